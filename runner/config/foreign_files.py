@@ -33,7 +33,8 @@ def tools() -> Iterator[Tool]:
 def _pattern(line: str) -> str:
     """Return the pattern of a line: `key NAMES` is one of some keys at the top level of YAML or in a map of JSON."""
     keys = line.removeprefix("key ")
-    return line if keys == line else rf"^(?:[\"']?|\s*\{{?\s*\")(?:{keys.replace(' ', '|')})[\"']?\s*:"
+    names = keys.replace(" ", "|")
+    return line if keys == line else rf"(?:^[\"']?|[{{,]\s*\")(?:{names})[\"']?\s*:"
 
 
 def foreign_file(lines: Lines) -> Problem | None:

@@ -73,10 +73,16 @@ def proposals(model: type[SpecModel], key: str, value: object, how: str = "=", *
 
     `how` is that of the word in the table. The language takes every value that is returned.
     """
-    if value is None or isinstance(value, Interpolated) or depth > _MAX_DEPTH:
+    if isinstance(value, Interpolated) or depth > _MAX_DEPTH:
         return [Proposal("")]
-    found = [*_readings(model, key, value, how, depth)]
-    return [item for item in found if not is_refused(model, key, value_of(item.text) if item.text else value)]
+    for reading in (how, "=") if how == "?" else (how,):  # a number in a unit, or one without
+        found = [*_readings(model, key, value, reading, depth)]
+        found = [item for item in found if not is_refused(model, key, value_of(item.text) if item.text else value)]
+        if len(found) == 1:  # the other unit is refused
+            return [found[0]._replace(condition=found[0].condition.partition("if ")[0].strip())]
+        if found:
+            return found
+    return []
 
 
 def is_refused(model: type[SpecModel], key: str, value: object) -> bool:
@@ -203,7 +209,7 @@ def required_keys(model: type[SpecModel]) -> dict[str, object]:
 
 def foreign_value(model: type[SpecModel], key: str, value: object) -> ForeignWord | None:
     """Return the word of another tool that a value of a key is; of a map or a list, only that it is one counts."""
-    kind = "[map]" if isinstance(value, dict) else str(value).strip()
+    kind = "[map]" if isinstance(value, dict) else "null" if value is None else str(value).strip()
     if isinstance(value, list):
         kind = "[list]" if value and not any(isinstance(item, dict | list) for item in value) else "[]"
     return foreign_word(f"{place_of(model)}.{key}", kind)

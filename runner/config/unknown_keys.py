@@ -243,7 +243,7 @@ class UnknownKeys:
             items = [{**(item if isinstance(item, dict) else {short: item}), key: "{value}"} for item in other]
             text = written(items).replace('"{value}"', "{value}")
             return ForeignWord("", "!", f"write `{below[0]}: {text}` in place of it and `{below[0]}`")
-        return ForeignWord(f"{below[0]}.{key}", "=", f'in place of "{below[0]}"')
+        return ForeignWord(f"{below[0]}.{key}", "?", f'in place of "{below[0]}"')
 
     def _anchored(self, path: KeyPath, key: str) -> str:
         """Return the key to write for one at the top level that only holds what an alias repeats, "" for others."""
@@ -334,7 +334,8 @@ class UnknownKeys:
 
     def is_refused(self, path: KeyPath) -> bool:
         """Whether the help for an unknown key says already that the value at a path is another one."""
-        return any(path[: len(target)] == target for target in self.refused)
+        keys = [part for part in path if isinstance(part, str)]  # one map stands for a list of one
+        return any(keys[: len(target)] == [*target] for target in self.refused)
 
     def problems(self) -> list[Problem]:
         """Return the problems of unknown keys: one for those that one key is written for."""
@@ -452,6 +453,7 @@ def _meant(key: str, model: type[SpecModel], parent: Mapping[str, Any], missing:
     bare = re.sub(r"^(?:worker|consumer|default|task|handler|subscriber|producer|queue)[_-]", "", key)
     if bare != key and bare in free:
         return bare
+    key = normal(key)  # `idleTimeout` has a word more than `timeout`
     return typo_of(key, free, missing) or abbreviated(key, free) or typo_of(key, model_keys(model))
 
 

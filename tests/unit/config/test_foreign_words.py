@@ -12,6 +12,7 @@ from runner.config.broker_spec import BrokerSpec, TlsSpec
 from runner.config.document import plain_data
 from runner.config.foreign_words import foreign_word, normal
 from runner.config.guesses import address, event_pattern
+from runner.config.positions import Lines
 from runner.config.producer_spec import ProducerSpec
 from runner.config.proposals import is_refused, proposals, refusal, spread, value_of, written
 from runner.config.queue_spec import BindSpec, ExchangeSpec, QueueSpec
@@ -239,3 +240,102 @@ def test_patterns_of_other_brokers(text: str, pattern: str) -> None:
 )
 def test_addresses_in_place_of_names(text: str, help_: str) -> None:
     assert address(text, ["orders", "order.placed"]) == help_
+
+
+SUBSCRIBER = "version: 1\nsubscribers:\n  ship: {{from: orders, handler: app:ship, {}}}\n"
+QUEUE = "version: 1\nqueues:\n  orders: {{{}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "helps"),
+    [
+        (
+            SUBSCRIBER.format("retry_delay_seconds: [10, 20, 40], retries: 3"),
+            [
+                "there is no list of delays: write `attempts: 4`, `delay: 10s` and `max_delay: 40s` under `retry:` "
+                '(the delay doubles), or `raise RetryLater(after="10s")` in the handler',
+                'write "retry: {attempts: 4}" (attempts count the first try)',
+            ],
+        ),
+        (
+            SUBSCRIBER.format("delivery: {retry: 5, backoffPolicy: exponential, backoffDelay: PT2S}"),
+            [
+                'write "retry: {attempts: 6, backoff: exponential, delay: 2s}" (attempts count the first try), in '
+                'place of "delivery"'
+            ],
+        ),
+        (SUBSCRIBER.format("qos: {prefetch_count: 50}"), ['write "prefetch: 50"']),
+        (SUBSCRIBER.format("limiter: {max: 10, duration: 1000}"), ['write "rate: 10/s"']),
+        (SUBSCRIBER.format("ack_policy: reject_on_error"), ['write "retry: none"']),
+        (SUBSCRIBER.format("sessionId: customer"), ['write "order_by: customer" (a dotted path into the payload)']),
+        (
+            SUBSCRIBER.format("retry: {backoff: {type: exponential, delay: 1000}}"),
+            ["write `backoff: exponential`, `linear` or `fixed`, and its first delay beside it, as in `delay: 1s`"],
+        ),
+        (
+            SUBSCRIBER.format("batchSize: 10, maximumBatchingWindow: 5s"),
+            ['write "batch: {size: 10, wait: 5s}", in place of "maximumBatchingWindow", too'],
+        ),
+        (SUBSCRIBER.format("batch_wait: 5s"), ['write "batch: {size: 200, wait: 5s}"']),
+        (QUEUE.format("redeliveries: {limit: 10}"), ['write "delivery_limit: 10", in place of "redeliveries"']),
+        (QUEUE.format("assert: false"), ['write "declare: false"']),
+        (
+            QUEUE.format("failure_ttl: 604800"),
+            [
+                "write it in the dead-letter queue, in place of it: `orders.dead: {message_ttl: …}` under `queues:` "
+                "(604800ms if these are milliseconds, 604800s if seconds)"
+            ],
+        ),
+        (
+            QUEUE.format("requiresDuplicateDetection: true, duplicateDetectionHistoryTimeWindow: PT10M"),
+            ["write `dedupe: 10m` in the subscriber that reads this queue, in place of it"] * 2,
+        ),
+        ("version: 1\nloglevel: INFO\n", ['write "logging: {level: info}"']),
+        (
+            "version: 1\nlogging: {level: {root: WARN, app: DEBUG}}\n",
+            ['write "level: warning" and "levels: {app: debug}", the levels of single loggers'],
+        ),
+        (
+            "version: 1\nbroker_url: amqp://u:S3CR3T@localhost//\n",
+            ['write it as "broker: …", with another value: write one "/" at its end, for the virtual host "/"'],
+        ),
+    ],
+)
+def test_what_is_to_be_written_is_said_at_once(text: str, helps: list[str]) -> None:
+    found = [item.help for item in problems_of(text) if item.code in ("unknown-key", "bad-choice")]
+    assert found == helps
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('{"nodes": [], "connections": {}}', "an n8n workflow"),
+        ('{\n  "vhosts": {"/": {"queues": ["orders"]}}\n}', "a Rascal config"),
+        ("nightly:\n  default_args: {}\n  tasks:\n    a:\n      operator: x", "a DAG file of Airflow"),
+        ("deployments:\n  - name: a\n    entrypoint: app.py:report", "a prefect.yaml"),
+        ("service: {flush: 1}\npipeline:\n  inputs: []", "a Fluent Bit config"),
+        ("Resources:\n  Orders:\n    Type: AWS::SQS::Queue", "a CloudFormation template"),
+        ("apiVersion: keda.sh/v1alpha1\nkind: ScaledObject", "a KEDA object"),
+        ("apiVersion: argoproj.io/v1alpha1\nkind: Workflow", "an Argo workflow"),
+        ("apiVersion: tekton.dev/v1\nkind: Pipeline", "a Tekton pipeline"),
+        ("- route:\n    from: {uri: x}", "Camel routes"),
+        ("- hosts: all\n  tasks: []", "an Ansible playbook"),
+        ("input {\n  rabbitmq { }\n}", "a Logstash config"),
+        (":concurrency: 10\n:queues:\n  - default", "a Sidekiq config"),
+        ("persistence: {}\nservices: {frontend: {}}", "a Temporal config"),
+        ("jetstream {\n  store_dir: x\n}", "a NATS configuration"),
+        ("bootstrap.servers=localhost:9092", "Kafka's properties"),
+        ('{"name": "x", "config": {"connector.class": "y"}}', "a Kafka Connect config"),
+        ("spring:\n  rabbitmq: {host: x}", "a Spring configuration"),
+        ('resource "rabbitmq_queue" "orders" {\n}', "a Terraform configuration"),
+        ("worker: celery -A shop worker", "a Procfile"),
+        ("[program:shop]\ncommand=x", "a supervisord config"),
+        ("[Unit]\nDescription=x", "a systemd unit"),
+        ("0 3 * * * python report.py", "a crontab"),
+        ("version: 1\nrelease: 1.10\nsubscribers:\n  a: {}", None),
+        ("version: 1\nrelease: abc def", None),
+    ],
+)
+def test_a_file_of_another_tool_is_known_by_its_marks(text: str, name: str | None) -> None:
+    found = foreign_files.foreign_file(Lines(text + "\n"))
+    assert (found.message if found else None) == (f"this looks like {name}, not a pipeline" if name else None)
