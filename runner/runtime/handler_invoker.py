@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner import log
@@ -41,6 +42,16 @@ class HandlerInvoker:
         self._watch = ThreadWatchdog(subscriber.timeout_s)
         # A pool of its own: in the default pool, slow handlers would block DNS look-ups of the broker's name.
         self._threads = ThreadPool(subscriber.concurrency, f"handler-{subscriber.name}")
+        self._run: Callable[..., Awaitable[Results]] = partial(call_on_loop, handler, timeout_s=self._timeout_s)
+        """Calls the handler with positional and named arguments, on the loop or in a thread."""
+        if not handler.is_async:
+            self._run = partial(
+                call_in_thread,
+                handler,
+                executor=self._threads,
+                timeout_s=self._timeout_s,
+                watchdog=self._watch,
+            )
 
     @property
     def is_in_thread(self) -> bool:
@@ -83,12 +94,6 @@ class HandlerInvoker:
             asked = HandlerCall(handler.path, positional, arguments, dict(log.context.get({})), self.carrier())
             return await self._pool.call(asked, self._timeout_s)
         return await self._run(positional, arguments)
-
-    def _run(self, positional: tuple[Any, ...], arguments: Mapping[str, Any]) -> Awaitable[Results]:
-        """Call the handler on the loop or in a thread."""
-        if self._handler.is_async:
-            return call_on_loop(self._handler, positional, arguments, self._timeout_s)
-        return call_in_thread(self._handler, positional, arguments, self._threads, self._timeout_s, self._watch)
 
     def close(self) -> None:
         """Kill the handler's processes. Threads end by themselves or with the process."""
