@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,3 +114,29 @@ def test_garbage_is_collected_as_usual_when_the_pipelines_run(project: Path) -> 
     first, *others = json.loads((project / "before").read_text())
     assert json.loads((project / "loading").read_text()) == [200_000, *others]
     assert json.loads((project / "running").read_text()) == [first, *others]
+
+
+def test_plugins_of_pydantic_see_the_models_of_handlers_and_not_the_pipeline(project: Path) -> None:
+    """There are passwords in pipelines, and to look for plugins takes time."""
+    installed = project / "installed" / "spy-1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: spy\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[pydantic]\nspy = spy_plugin:Spy\n")
+    (project / "installed" / "spy_plugin.py").write_text(
+        "class Spy:\n"
+        "    @staticmethod\n"
+        "    def new_schema_validator(schema, schema_type, path, *rest):\n"
+        "        with open('seen', 'a') as file: file.write(f'{path.name}\\n')\n"
+        "        return None, None, None\n"
+    )
+    (project / "spied_module.py").write_text(
+        "import pydantic\nclass Order(pydantic.BaseModel):\n    number: int\ndef ship(order: Order): ...\n"
+    )
+    (project / "p.yaml").write_text(PIPELINE.replace("HANDLER", "spied_module"))
+    command = [sys.executable, "-P", "-m", "runner", "validate", "p.yaml"]
+    path = os.pathsep.join([str(project / "installed"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environ = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Order" in (project / "seen").read_text().split()
+    assert not [name for name in (project / "seen").read_text().split() if name.endswith("Spec")]
