@@ -137,11 +137,7 @@ def _postpone_collections() -> None:
         gc.set_threshold(*usual)
 
     gc.callbacks.append(restore)
-    gc.set_threshold(_FIRST_COLLECTION, *usual[1:])
-
-
-_FIRST_COLLECTION = 200_000
-"""How many objects a command makes before the first garbage collection. Python's own number is 700 or 2,000."""
+    gc.set_threshold(200_000, *usual[1:])  # objects; the usual number is 700 or 2,000
 
 
 def _run() -> int:

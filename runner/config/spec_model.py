@@ -12,8 +12,6 @@ from pydantic_core import InitErrorDetails
 
 from runner.config.messages import spec_error
 
-_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
-
 
 class SpecModel(BaseModel):
     """A map of the file. Unknown keys are errors; a model does not change after it is read."""
@@ -36,13 +34,14 @@ class SpecModel(BaseModel):
     @classmethod
     def model_rebuild(cls, **options: Any) -> bool | None:
         """Build the validator without plugins of pydantic: it would read what is known of each installed package."""
-        setting = os.environ.get(_PLUGINS)
-        os.environ[_PLUGINS] = "__all__"
+        name = "PYDANTIC_DISABLE_PLUGINS"
+        given = os.environ.get(name)
+        os.environ[name] = "__all__"
         try:
             return super().model_rebuild(**options)
         finally:
-            del os.environ[_PLUGINS]
-            os.environ |= {_PLUGINS: setting} if setting is not None else {}
+            del os.environ[name]
+            os.environ |= {name: given} if given is not None else {}
 
     @model_validator(mode="after")
     def _raise_conflicts(self) -> Self:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from runner.config import guesses
 from runner.config.diagnostics import closest, display_path
 from runner.config.loader import PipelineFile, mend_slips
 from runner.config.messages import typo_of
@@ -97,6 +96,8 @@ def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer])
                 if not any(matches(source, event) for event in spec.events) and not matches_any_event(source, together):
                     message = f'no event of this pipeline matches "{source}"'
                     help_text, at = "list the events you mean under `events:`", (*path, index)
+                    from runner.config import guesses
+
                     if (meant := guesses.event_pattern(source)) and any(matches(meant, event) for event in spec.events):
                         help_text = f'write "{meant}": "*" is one word, "#" any number of them'
                     yield loaded.problem("unmatched-pattern", at, message, help_text, severity="warning")
@@ -363,6 +364,8 @@ def _item_called(loaded: PipelineFile, name: str, *, is_source: bool) -> str:
 def _unknown(
     loaded: PipelineFile, path: tuple[str | int, ...], name: str, known: Iterable[str], kind: str = "queue or event"
 ) -> Problem:
+    from runner.config import guesses
+
     known = list(known)
     guess = closest(name, known)
     pattern = guesses.event_pattern(name) if kind == "queue or event" and path[2:3] == ("from",) else ""
