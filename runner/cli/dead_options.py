@@ -164,9 +164,15 @@ async def _with_whole_ids(filters: DeadLetterFilter, system: System, selected: l
     return replace(filters, ids=frozenset(whole_id(given, ids) for given in filters.ids))
 
 
+_LEAST = 4
+"""How much of an id has to be given: a slip of the hand must not choose one."""
+
+
 def whole_id(given: str, ids: Collection[str]) -> str:
     """Return the id that is meant by its beginning; an unknown one as it is given. Raises AmbiguousId."""
     known = [given] if given in ids else sorted(each for each in ids if each.startswith(given))
+    if given not in ids and len(given) < _LEAST:
+        return given
     if len(known) > 1:
         message = f'the ids of {len(known)} dead letters begin with "{given}"'
         raise AmbiguousId(message, f"write more of one: {', '.join(known[:3])}")

@@ -10,7 +10,8 @@ IDS = {"595a80e9", "595b", "order-1", "order-12"}
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"), [("595a", "595a80e9"), ("order-1", "order-1"), ("order-12", "order-12"), ("77", "77")]
+    ("given", "meant"),
+    [("595a", "595a80e9"), ("order-1", "order-1"), ("order-12", "order-12"), ("77", "77"), ("59", "59")],
 )
 def test_the_beginning_of_an_id_is_enough(given: str, meant: str) -> None:
     """A whole id is never taken for the beginning of another one."""
@@ -18,6 +19,6 @@ def test_the_beginning_of_an_id_is_enough(given: str, meant: str) -> None:
 
 
 def test_a_beginning_of_several_ids_is_refused() -> None:
-    with pytest.raises(AmbiguousId, match='the ids of 2 dead letters begin with "595"') as refused:
-        whole_id("595", IDS)
-    assert refused.value.hint == "write more of one: 595a80e9, 595b"
+    with pytest.raises(AmbiguousId, match='the ids of 2 dead letters begin with "595a"') as refused:
+        whole_id("595a", {*IDS, "595ab"})
+    assert refused.value.hint == "write more of one: 595a80e9, 595ab"
