@@ -259,20 +259,3 @@ def remark_on(model: type[SpecModel], key: str, value: object, name: str = "") -
         rest = ", ".join(f"{item}: {words[str(item)]}" for item in value if item not in ("root", "default"))
         words["rest"] = f"{{{rest}}}"
     return fill(word, name, words, model)
-
-
-def spread(model: type[SpecModel], key: str, value: dict[str, Any]) -> dict[str, str]:
-    """Return the keys of a model that a map under one of them means, with their values; empty if a part is unknown.
-
-    In `retry`, `backoff: {type: exponential, delay: 1000}` means `backoff: exponential` and `delay: 1s`.
-    """
-    found: dict[str, str] = {}
-    for name, inner in value.items():
-        word = foreign_word(place_of(model), str(name))
-        target = str(name) if name in model_keys(model) else word.key if word is not None and word.is_rename else ""
-        how = "?" if word is None or not word.is_rename else word.how
-        items = proposals(model, target, inner, how) if target in model_keys(model) else []
-        if len(items) != 1 or target in found:
-            return {}
-        found[target] = items[0].text or written(inner)
-    return found if key in found else {}

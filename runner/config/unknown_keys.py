@@ -384,7 +384,7 @@ class UnknownKeys:
             help_ = fill(word, str(parent[-1]) if parent else "", words, model_at(parent, self._root), unit_of(key))
             return replace(found.problem, help=help_)
         if len(target) > len(found.path):
-            return replace(found.problem, help=self._with_remark(word, f"write {self._map(target, len(found.path))}"))
+            return replace(found.problem, help=f"write {self._map(target, len(found.path))}")
         key = str(target[-1])
         choices = found.values or [Proposal(found.written)]
         texts = [
@@ -426,7 +426,10 @@ class UnknownKeys:
             parts.append(f"{key}: {text or written(value)}")
         units = [f"{item.text} {item.condition}" for found in below if len(found.values) > 1 for item in found.values]
         shown = _in_quotes(f"{target[depth - 1]}: {{{', '.join(parts)}}}")
-        return f"{shown} ({', '.join(units)})" if units else shown
+        words = (found.word.remark for found in below if found.word is not None)
+        remarks = [*dict.fromkeys(item for item in words if item and (len(below) == 1 or "in place" not in item))]
+        notes = "; ".join([*([", ".join(units)] if units else []), *remarks])
+        return f"{shown} ({notes})" if notes else shown
 
 
 def _is_level(place: str, value: Iterable[str], model: type[SpecModel], *, is_known: bool) -> bool:

@@ -271,11 +271,9 @@ def _foreign_value(path: KeyPath, value: object, code: str) -> tuple[str, str | 
     """Return the help for a value of another tool, and the value to write if that is certain."""
     if not path or value is None or code == "conflicting-options" or isinstance(path[-1], int):
         return None
-    from runner.config.proposals import foreign_value, proposals, remark_on, spread  # only for files with mistakes
+    from runner.config.proposals import foreign_value, proposals, remark_on  # only for files with mistakes
 
     model, key = model_at(path[:-1]), str(path[-1])
-    if isinstance(value, dict) and len(value) > 1 and (found := spread(model, key, value)):
-        return f"write {' and '.join(f'`{name}: {text}`' for name, text in found.items())} in place of it", None
     if remark := remark_on(model, key, value, str(path[-2]) if len(path) > 1 else ""):
         return remark, None
     if (word := foreign_value(model, key, value)) is not None:
