@@ -46,11 +46,7 @@ class HandlerInvoker:
         """Calls the handler with positional and named arguments, on the loop or in a thread."""
         if not handler.is_async:
             self._run = partial(
-                call_in_thread,
-                handler,
-                executor=self._threads,
-                timeout_s=self._timeout_s,
-                watchdog=self._watch,
+                call_in_thread, handler, executor=self._threads, timeout_s=self._timeout_s, watchdog=self._watch
             )
 
     @property
