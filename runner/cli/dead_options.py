@@ -155,7 +155,7 @@ async def _with_whole_ids(filters: DeadLetterFilter, system: System, selected: l
     from runner.operations.dead_letter_ops import DeadLetterOps
     from runner.operations.memory_access import open_access
 
-    if all(re.fullmatch("[0-9a-f]{32}", each) for each in filters.ids):
+    if not any(map(_BEGINNING.fullmatch, filters.ids)):
         return filters
     ids: set[str] = set()
     async with open_access(system.broker, name=f"{system.name} dead", on_transport_event=echo_broker_state) as browser:
@@ -164,14 +164,14 @@ async def _with_whole_ids(filters: DeadLetterFilter, system: System, selected: l
     return replace(filters, ids=frozenset(whole_id(given, ids) for given in filters.ids))
 
 
-_LEAST = 4
-"""How much of an id has to be given: a slip of the hand must not choose one."""
+_BEGINNING = re.compile("[0-9a-f]{4,31}")
+"""The beginning of an id that the runner made. Other ids are given in full: `order-1` is not `order-12`."""
 
 
 def whole_id(given: str, ids: Collection[str]) -> str:
     """Return the id that is meant by its beginning; an unknown one as it is given. Raises AmbiguousId."""
     known = [given] if given in ids else sorted(each for each in ids if each.startswith(given))
-    if given not in ids and len(given) < _LEAST:
+    if given not in ids and not _BEGINNING.fullmatch(given):
         return given
     if len(known) > 1:
         message = f'the ids of {len(known)} dead letters begin with "{given}"'

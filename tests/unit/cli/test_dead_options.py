@@ -11,7 +11,14 @@ IDS = {"595a80e9", "595b", "order-1", "order-12"}
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("595a", "595a80e9"), ("order-1", "order-1"), ("order-12", "order-12"), ("77", "77"), ("59", "59")],
+    [
+        ("595a", "595a80e9"),
+        ("order-1", "order-1"),
+        ("order-12", "order-12"),
+        ("77", "77"),
+        ("59", "59"),
+        ("order", "order"),
+    ],
 )
 def test_the_beginning_of_an_id_is_enough(given: str, meant: str) -> None:
     """A whole id is never taken for the beginning of another one."""
