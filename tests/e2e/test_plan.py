@@ -116,6 +116,10 @@ async def test_the_brokers_log_has_an_error_for_what_is_missing_without_the_mana
     things.append(marker)
     await until(lambda: sorted(missed(managed, apart, before)) == sorted(things), "the log says what is missing")
     await apart.up_until_idle()
+    last = apart.name("last")
+    with Foreign(str(apart.place.url)) as other:
+        assert not other.has_queue(last)
+    await until(lambda: f"queue '{last}'" in missed(managed, apart, before), "the log has all that came before")
     before = len(managed.log())
     await apart.do("plan", "--management", SILENT)
     await until(lambda: missed(managed, apart, before) == [marker], "the log has the one question")
