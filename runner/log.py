@@ -23,18 +23,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from runner.log_capture import CapturedStdout, open_lossy_stderr
 from runner.log_output import DescriptorStream, LogSink, Stream
-from runner.log_renderers import CONTEXT_FIELDS, MAX_TEXT_CHARACTERS, ConsoleRenderer, JsonLine, render_json
-
-__all__ = [
-    "MAX_TEXT_CHARACTERS",
-    "bound_context",
-    "configure",
-    "context",
-    "flush",
-    "get_logger",
-    "get_message_logger",
-    "held",
-]
+from runner.log_renderers import CONTEXT_FIELDS, ConsoleRenderer, JsonLine, render_json
 
 Format = Literal["auto", "console", "json"]
 Processor = Callable[[WrappedLogger, str, EventDict], Any]

@@ -20,12 +20,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, Self, TypeVar
-from uuid import uuid4
 from weakref import WeakSet
 
 from runner import log
 from runner.app import System, load_to_publish, log_transport_event, make_trace_export, make_transport
-from runner.clock import utc_now
 from runner.errors import PipelineInvalid, PublisherClosed, PublishFailed
 from runner.message import NO_HEADERS, Publish
 from runner.runtime.outbox import Outbox
@@ -44,12 +42,10 @@ CLOSE_S = 5.0
 """How long `close` and the end of the interpreter wait for confirms."""
 
 
-class AsyncPublisher:
-    """Publishes to the queues and events of a pipeline, on one event loop. An async context manager.
+class _Publishing:
+    """The arguments of `Publisher` and `AsyncPublisher`."""
 
-    `source` is the file of the pipeline, or the URL of a broker; then each queue of the broker is a destination. All
-    other arguments are those of `Publisher`, and so are the errors.
-    """
+    _is_closed = False
 
     def __init__(
         self,
@@ -61,10 +57,26 @@ class AsyncPublisher:
         outbox: str | os.PathLike[str] | None = None,
         max_pending: int = MAX_PENDING,
     ) -> None:
-        self._settings = _Settings.load(source, broker, timeout, max_waiting, outbox, max_pending)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._opened: _Opened | None = None
-        self._is_closed = False
+        try:
+            system = load_to_publish(source, os.environ, broker=broker)
+        except PipelineInvalid as invalid:
+            raise invalid.with_traceback(None) from None  # the mistake is in the file, not in our frames
+        self._settings = _Settings(system, _seconds(timeout), max_waiting, outbox, max_pending)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Prepare to publish. Nothing is connected yet."""
+
+
+class AsyncPublisher(_Publishing):
+    """Publishes to the queues and events of a pipeline, on one event loop. An async context manager.
+
+    `source` is the file of the pipeline, or the URL of a broker; then each queue of the broker is a destination. All
+    other arguments are those of `Publisher`, and so are the errors.
+    """
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    _opened: _Opened | None = None
 
     async def publish(
         self,
@@ -126,7 +138,7 @@ class AsyncPublisher:
         return self._opened
 
 
-class Publisher:
+class Publisher(_Publishing):
     """Publishes to the queues and events of a pipeline, from any thread and after any fork. A context manager.
 
     - `source`: the file of the pipeline, or the URL of a broker. Of a URL alone, each queue of the broker is a
@@ -144,20 +156,10 @@ class Publisher:
     the in-process broker, and OutboxUnavailable.
     """
 
-    def __init__(
-        self,
-        source: str | os.PathLike[str],
-        *,
-        broker: str | None = None,
-        timeout: str | float = TIMEOUT_S,
-        max_waiting: int = MAX_WAITING,
-        outbox: str | os.PathLike[str] | None = None,
-        max_pending: int = MAX_PENDING,
-    ) -> None:
-        self._settings = _Settings.load(source, broker, timeout, max_waiting, outbox, max_pending)
+    _worker: _LoopThread | None = None
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._worker: _LoopThread | None = None
-        self._is_closed = False
         _PUBLISHERS.add(self)
         if self._settings.count_pending():
             self._running()  # what an earlier process has left is sent at once
@@ -261,22 +263,6 @@ class _Settings:
     outbox_path: str | os.PathLike[str] | None
     max_pending: int
 
-    @classmethod
-    def load(
-        cls,
-        source: str | os.PathLike[str],
-        broker: str | None,
-        timeout: str | float,
-        max_waiting: int,
-        outbox: str | os.PathLike[str] | None,
-        max_pending: int,
-    ) -> Self:
-        try:
-            system = load_to_publish(source, os.environ, broker=broker)
-        except PipelineInvalid as invalid:
-            raise invalid.with_traceback(None) from None  # the mistake is in the file, not in our frames
-        return cls(system, _seconds(timeout), max_waiting, outbox, max_pending)
-
     def seconds(self, timeout: str | float | None) -> float:
         return self.timeout_s if timeout is None else _seconds(timeout)
 
@@ -327,8 +313,6 @@ class _Opened:
                 self._traces.tracer if self._traces else None,
                 app_id=system.name,
                 destinations=system.pipelines[0].destinations,
-                new_id=lambda: uuid4().hex,
-                now=utc_now,
             ),
             system.topology.without_exclusive_queues(),
             outbox=settings.outbox(),

@@ -14,7 +14,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _cancelled_by_us: WeakSet[asyncio.Future[Any]] = WeakSet()
-_loop_watches: WeakSet[asyncio.Task[None]] = WeakSet()
+_loop_watches: WeakSet[asyncio.Task[Any]] = WeakSet()
 
 
 def cancel(task: asyncio.Future[Any]) -> None:
@@ -34,19 +34,15 @@ def is_cancelled_by_us(task: asyncio.Future[Any] | None) -> bool:
     return task in _cancelled_by_us or task.get_loop() in ended
 
 
-def watch_loop() -> asyncio.Task[None]:
+def watch_loop() -> asyncio.Task[Any]:
     """Return a task that shows whether a loop ends, until it is given to `cancel`. Keep a reference to it.
 
     `asyncio.run` cancels each task of its loop once at the end, and waits for them without a limit. Handlers have no
     reason to cancel this one.
     """
-    watch = asyncio.create_task(_forever(), name="watch-loop")
+    watch = asyncio.create_task(asyncio.Event().wait(), name="watch-loop")  # nothing sets it
     _loop_watches.add(watch)
     return watch
-
-
-async def _forever() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any] | None, repeat_s: float = 1.0) -> None:
@@ -71,6 +67,24 @@ async def wait_set(event: asyncio.Event, seconds: float) -> bool:
         async with asyncio.timeout(seconds):
             await event.wait()
     return event.is_set()
+
+
+class InProgress:
+    """How much work is in progress. A context manager for each piece of it; `none` is set while there is none."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.none = asyncio.Event()
+        self.none.set()
+
+    def __enter__(self) -> None:
+        self.count += 1
+        self.none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+        if not self.count:
+            self.none.set()
 
 
 async def finished_before(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:

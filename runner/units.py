@@ -9,15 +9,10 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|kB|MB|GB|KiB|MiB|GiB)")
-_BYTES = {
-    "B": 1,
-    "kB": 1000,
-    "MB": 1000**2,
-    "GB": 1000**3,
-    "KiB": 1024,
-    "MiB": 1024**2,
-    "GiB": 1024**3,
-}
+_BYTES = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""The hosts that stand for all interfaces, and what reaches them from this machine."""
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 
@@ -78,6 +73,11 @@ def parse_address(value: str, *, lowest_port: int = 1) -> tuple[str, int]:
     ):
         raise ValueError(f'"{value}" is not an address')
     return host.strip("[]"), int(port)
+
+
+def format_address(host: str, port: int) -> str:
+    """Return an address as `parse_address` reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -149,13 +149,9 @@ def _systemd(system: System, chosen: PipelineOptions, http: tuple[str, int] | No
     """
     from runner.operations.export.systemd import systemd
 
-    return systemd(_deployment(system, chosen, http), _program(), Path.cwd())
-
-
-def _program() -> list[str]:
-    """Return the command that starts this installation of the runner."""
     script = Path(sys.executable).parent / "runner"
-    return [str(script)] if script.is_file() else [sys.executable, "-m", "runner"]
+    program = [str(script)] if script.is_file() else [sys.executable, "-m", "runner"]
+    return systemd(_deployment(system, chosen, http), program, Path.cwd())
 
 
 @_export("alerts", "Alerting rules for Prometheus.")

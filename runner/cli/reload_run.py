@@ -141,7 +141,8 @@ class _Run:
         wanted = self._up_options.http or configured
         if self._is_dev and self._up_options.http is None:
             has_producers = any(producer.http_path for each in system.pipelines for producer in each.producers)
-            if not (configured or has_producers or _has_http()):
+            is_installed = find_spec("aiohttp") is not None and find_spec("prometheus_client") is not None
+            if not (configured or has_producers or is_installed):
                 step = StartupStep("page", 'install it: pip install "mqrunner[http]"')
                 self._keys.show(lambda: echo_step(step))
                 return None
@@ -152,10 +153,6 @@ class _Run:
             is_free = self._up_options.http is None and self._is_dev
             self._addresses[wanted] = _usable(wanted, may_differ=is_free)
         return self._addresses[wanted]
-
-
-def _has_http() -> bool:
-    return find_spec("aiohttp") is not None and find_spec("prometheus_client") is not None
 
 
 def _usable(address: tuple[str, int], *, may_differ: bool) -> tuple[str, int]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runner.app import System
     from runner.operations.conditions import Condition
     from runner.operations.process_status import ProcessReader
-    from runner.operations.status import PipelineStatus, QueueStatus, RunningProcess
+    from runner.operations.status import PipelineStatus, QueueStatus
 
 ANSWER_S = 5.0
 """Time without an answer after which `--watch` reports on stderr that it tries again."""
@@ -297,12 +297,15 @@ def _processes(pipeline: PipelineStatus) -> Iterator[str]:
     if pipeline.processes is not None and not pipeline.processes:
         yield "no process runs it"
     for process in pipeline.processes or ():
-        yield f"run by {escape_line(_process_text(process))}"
-
-
-def _process_text(process: RunningProcess) -> str:
-    release = f"release {process.release} · " if process.release else ""
-    return f"{process.host} · process {process.process} · {release}{process.version} · since {_moment(process.since)}"
+        release = [f"release {process.release}"] if process.release else []
+        parts = [
+            process.host,
+            f"process {process.process}",
+            *release,
+            process.version,
+            f"since {_moment(process.since)}",
+        ]
+        yield f"run by {escape_line(' · '.join(parts))}"
 
 
 def _moment(text: str) -> str:

@@ -105,7 +105,8 @@ def run_worker(worker_env: str, up_options: UpOptions) -> NoReturn:
     up_options = replace(up_options, broker=worker.worker_env.broker, token=worker.worker_env.token)
     try:
         system, logging = load_pipelines(up_options, lambda _: None)  # the master has shown the warnings
-        _use_terminal_of_master(worker.worker_env, logging)
+        if logging["format"] == "auto":  # our standard output is a pipe to the master, which may have a terminal
+            logging["format"] = "console" if worker.worker_env.is_terminal else "json"
         log.configure(**logging, is_colored=worker.worker_env.is_colored, worker=worker.worker_env.number)
         event_loop.run_in_loop(_run(worker, system, up_options))
     except PipelineInvalid as invalid:
@@ -119,12 +120,6 @@ def run_worker(worker_env: str, up_options: UpOptions) -> NoReturn:
     except Exception:  # a bug: the process must end even if handlers' threads still run, so that the master sees it
         exit_process(echo_bug())
     raise AssertionError("unreachable: the process has exited")
-
-
-def _use_terminal_of_master(worker_env: WorkerEnv, logging: dict[str, Any]) -> None:
-    """Choose the format for the master's standard output: ours is a pipe to the master."""
-    if logging["format"] == "auto":
-        logging["format"] = "console" if worker_env.is_terminal else "json"
 
 
 async def _run(worker: Worker, system: System, up_options: UpOptions) -> NoReturn:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from runner.config import limits
-from runner.config.document import Document, MappingNode, Node, ScalarNode, SequenceNode
+from runner.config.document import Document, MappingNode, Node, ScalarNode, SequenceNode, child_of, text_of
 from runner.config.positions import Span
 from runner.errors import PipelineInvalid
 
@@ -20,9 +20,9 @@ def merge_defaults(documents: Sequence[Document]) -> None:
     """Merge `defaults.queue` into each queue, and so on. Raises PipelineInvalid if the result has too many nodes."""
     budget = _Budget()
     dead = _dead_letter_queues(documents)
-    queues = frozenset[str]().union(*(_keys(_child(document.root, "queues")) for document in documents))
+    queues = frozenset[str]().union(*(_keys(child_of(document.root, "queues")) for document in documents))
     for document in documents:
-        defaults = _child(document.root, "defaults")
+        defaults = child_of(document.root, "defaults")
         if isinstance(defaults, MappingNode):
             try:
                 _merge(document.root, defaults, queues, dead, budget)
@@ -34,16 +34,16 @@ def _dead_letter_queues(documents: Sequence[Document]) -> frozenset[str]:
     """Return the names of the dead-letter queues of all queues, subscribers' own ones included."""
     found: set[str] = set()
     root = documents[0]
-    name = _text(_child(root.root, "name")) or root.path.stem
+    name = text_of(child_of(root.root, "name")) or root.path.stem
     for document in documents:
-        queues, subscribers = _child(document.root, "queues"), _child(document.root, "subscribers")
-        options = {queue: _child(queues, queue) for queue in _keys(queues)}
+        queues, subscribers = child_of(document.root, "queues"), child_of(document.root, "subscribers")
+        options = {queue: child_of(queues, queue) for queue in _keys(queues)}
         options |= {f"{name}.{item}": _below(subscribers, item, "queue") for item in _keys(subscribers)}
         default = _below(document.root, "defaults", "queue", "dead_letter")
         for queue, node in options.items():
-            target = _child(node, "dead_letter") or default
+            target = child_of(node, "dead_letter") or default
             if not _is_false(target):
-                found.add(_text(target) or f"{queue}.dead")
+                found.add(text_of(target) or f"{queue}.dead")
     return frozenset(found)
 
 
@@ -59,12 +59,12 @@ def _has_options(node: Node) -> bool:
 def _merge(
     root: MappingNode, defaults: MappingNode, queues: frozenset[str], dead: frozenset[str], budget: _Budget
 ) -> None:
-    options = {kind: _marked(_child(defaults, kind)) for kind in ("queue", "producer", "subscriber")}
+    options = {kind: _marked(child_of(defaults, kind)) for kind in ("queue", "producer", "subscriber")}
     for kind, option in options.items():
-        section = _child(root, f"{kind}s")
+        section = child_of(root, f"{kind}s")
         if option is not None and isinstance(section, MappingNode):
             _merge_section(section, option, dead if kind == "queue" else frozenset(), budget)
-    queue, subscribers = options["queue"], _child(root, "subscribers")
+    queue, subscribers = options["queue"], child_of(root, "subscribers")
     if queue is not None and isinstance(subscribers, MappingNode):
         _merge_own_queues(subscribers, queue, queues, budget)
 
@@ -100,7 +100,7 @@ def _merge_section(section: MappingNode, options: MappingNode, dead: frozenset[s
 def _merge_own_queues(subscribers: MappingNode, options: MappingNode, queues: frozenset[str], budget: _Budget) -> None:
     """Merge `defaults.queue` into the own queue of each subscriber of events."""
     for name, (span, node) in subscribers.nodes.items():
-        if isinstance(node, MappingNode) and "from" in node.nodes and not queues & _texts(_child(node, "from")):
+        if isinstance(node, MappingNode) and "from" in node.nodes and not queues & _texts(child_of(node, "from")):
             key_span, queue = node.nodes.get("queue", (span, _empty(span)))
             if _is_map(queue):
                 budget.take(options)
@@ -131,12 +131,8 @@ def _empty(span: Span) -> MappingNode:
 
 def _below(node: Node | None, *keys: str) -> Node | None:
     for key in keys:
-        node = _child(node, key)
+        node = child_of(node, key)
     return node
-
-
-def _child(node: Node | None, key: str) -> Node | None:
-    return node.nodes[key][1] if isinstance(node, MappingNode) and key in node.nodes else None
 
 
 def _keys(node: Node | None) -> frozenset[str]:
@@ -147,10 +143,6 @@ def _is_false(node: Node | None) -> bool:
     return isinstance(node, ScalarNode) and node.value is False
 
 
-def _text(node: Node | None) -> str:
-    return node.value if isinstance(node, ScalarNode) and isinstance(node.value, str) else ""
-
-
 def _texts(node: Node | None) -> frozenset[str]:
     nodes = node.nodes if isinstance(node, SequenceNode) else [node]
-    return frozenset(item.value for item in nodes if isinstance(item, ScalarNode) and isinstance(item.value, str))
+    return frozenset(filter(None, map(text_of, nodes)))

@@ -9,24 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from runner.config.code_frame import code_frame, escape
-from runner.config.messages import closest, did_you_mean
 from runner.config.positions import LINE_BREAK, OPTION
 from runner.errors import Fix, PipelineInvalid, Problem
 from runner.redaction import mask_passwords
 from runner.units import pluralize
-
-__all__ = [
-    "as_json",
-    "closest",
-    "concise",
-    "count",
-    "did_you_mean",
-    "display_line",
-    "display_path",
-    "full",
-    "github",
-    "render",
-]
 
 _TEST_FILES = (".test.yaml", ".test.yml")
 """The ends of the names of files that `runner validate` does not check."""

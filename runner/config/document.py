@@ -220,6 +220,16 @@ def _start(node: Node) -> Span:
     return node.span if not _has_no_span(node) else replace(node.span, length=1)
 
 
+def child_of(node: Node | None, key: str) -> Node | None:
+    """Return the value of a key, None if there is none."""
+    return node.nodes[key][1] if isinstance(node, MappingNode) and key in node.nodes else None
+
+
+def text_of(node: Node | None) -> str:
+    """Return the text of a node, "" if it is none."""
+    return node.value if isinstance(node, ScalarNode) and isinstance(node.value, str) else ""
+
+
 def walk_nodes(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
     """Yield each node with its path, a shared node once for each path. The limits bound their depth and number."""
     yield path, node

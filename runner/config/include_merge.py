@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from runner.config.document import Document, Interpolated, MappingNode, Node, ScalarNode, SequenceNode
+from runner.config.document import Document, Interpolated, MappingNode, Node, ScalarNode, SequenceNode, child_of
 from runner.config.positions import Span
 from runner.config.store_urls import SQLITE
 from runner.errors import Problem
@@ -31,7 +31,7 @@ def merge_documents(documents: Sequence[Document], overlays: Sequence[Document] 
     if not parts:
         return []
     for section in SECTIONS:
-        node = _child(root, section)
+        node = child_of(root.root, section)
         if isinstance(node, MappingNode):  # an alias may share it with another section
             span = root.root.nodes[section][0]
             root.root.nodes[section] = (span, replace(node, nodes=dict(node.nodes)))
@@ -41,7 +41,7 @@ def merge_documents(documents: Sequence[Document], overlays: Sequence[Document] 
 def _merge_part(root: Document, part: Document) -> Iterator[Problem]:
     folder = os.path.relpath(part.path.parent, root.path.parent)
     for section in SECTIONS:
-        found = _child(part, section)
+        found = child_of(part.root, section)
         if isinstance(found, MappingNode):
             span, _ = part.root.nodes.pop(section)
             items = _rebased(found, folder) if section == "producers" else found
@@ -63,7 +63,7 @@ def _merge_part(root: Document, part: Document) -> Iterator[Problem]:
 
 def _merge_section(root: Document, part: Document, section: str, span: Span, items: MappingNode) -> Iterator[Problem]:
     """Add the items of one section to those of the root. Each name may be defined once."""
-    target = _child(root, section)
+    target = child_of(root.root, section)
     if target is None or (isinstance(target, ScalarNode) and target.value is None):
         target = MappingNode(replace(span, length=0), True)
         root.root.nodes[section] = (span, target)
@@ -86,7 +86,7 @@ def _merge_python_path(root: Document, part: Document, folder: str) -> None:
     if found is None or not _is_texts(found[1]):
         return
     span, node = part.root.nodes.pop("python_path")
-    own = _child(root, "python_path")
+    own = child_of(root.root, "python_path")
     if own is not None and not _is_texts(own):
         return
     nodes = [*_items(own), *(moved(item, folder) for item in _items(node))]
@@ -126,10 +126,6 @@ def _items(node: Node | None) -> list[Node]:
     if isinstance(node, SequenceNode):
         return node.nodes
     return [] if node is None else [node]
-
-
-def _child(document: Document, key: str) -> Node | None:
-    return document.root.nodes[key][1] if key in document.root.nodes else None
 
 
 def _shown(document: Document, span: Span) -> str:

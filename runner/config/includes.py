@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from runner.config import limits
-from runner.config.document import Document, KeyPath, Node, ScalarNode, SequenceNode
+from runner.config.document import Document, KeyPath, Node, ScalarNode, SequenceNode, child_of
 from runner.config.interpolation import Interpolation
 from runner.config.messages import describe, quoted
 from runner.config.positions import Lines
@@ -61,7 +61,7 @@ def load_includes(
 
 def include_nodes(document: Document) -> Iterator[tuple[KeyPath, Node]]:
     """Yield the entries of a document's `include`, with their paths."""
-    _, node = document.root.nodes.get("include", (None, None))
+    node = child_of(document.root, "include")
     if isinstance(node, SequenceNode):
         yield from ((("include", index), item) for index, item in enumerate(node.nodes))
     elif node is not None:

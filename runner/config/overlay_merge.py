@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from runner.config.document import Document, KeyPath, MappingNode, Node, ScalarNode, SequenceNode
+from runner.config.document import Document, KeyPath, MappingNode, Node, ScalarNode, SequenceNode, child_of, text_of
 from runner.config.include_merge import SECTIONS, moved
 from runner.config.messages import closest, did_you_mean
 from runner.config.models import model_at
@@ -86,8 +86,7 @@ class _Merge:
         """Whether the overlay is for this pipeline."""
         if not self._is_selective:
             return True
-        _, name = self._root.root.nodes.get("name", (None, None))
-        own = name.value if isinstance(name, ScalarNode) and isinstance(name.value, str) else self._root.path.stem
+        own = text_of(child_of(self._root.root, "name")) or self._root.path.stem
         named = list(self._named())
         for span, text in named:
             if text != own:
@@ -101,8 +100,7 @@ class _Merge:
         """Yield the pipelines that the key `pipeline` names, with their spans; "" for what is no name."""
         span, node = self._overlay.root.nodes["pipeline"]
         for item in node.nodes if isinstance(node, SequenceNode) else [node]:
-            text = item.value if isinstance(item, ScalarNode) and isinstance(item.value, str) else ""
-            yield item.span if item.span.length else span, text
+            yield item.span if item.span.length else span, text_of(item)
 
     def run(self) -> None:
         """Merge all keys."""
@@ -211,7 +209,7 @@ def _unknown(section: str, name: str) -> str:
 
 
 def _items(document: Document, section: str) -> dict[str, tuple[Span, Node]]:
-    _, node = document.root.nodes.get(section, (None, None))
+    node = child_of(document.root, section)
     return node.nodes if isinstance(node, MappingNode) else {}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from runner.config.broker_spec import MEMORY, BrokerField, BrokerSpec, TlsSpec
+from runner.config.broker_spec import BrokerField
 from runner.config.fields import (
     DAY_S,
     OPTIONAL_MAP,
@@ -34,35 +34,15 @@ from runner.config.name_fields import (
     StoreUrl,
 )
 from runner.config.producer_spec import ProducerSpec
-from runner.config.queue_spec import BindSpec, CompressField, ExchangeField, ExchangeSpec, QueueField, QueueSpec
+from runner.config.queue_spec import CompressField, ExchangeField, QueueField, QueueSpec
 from runner.config.spec_model import Conflict, SpecModel
-from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, SubscriberSpec, TripSpec
+from runner.config.subscriber_spec import SubscriberSpec
 from runner.units import parse_address
 
 Unheard = Literal["error", "ignore"]
 Traces = Literal["none", "otlp"]
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-
-__all__ = [
-    "MEMORY",
-    "BatchSpec",
-    "BindSpec",
-    "BrokerSpec",
-    "DedupeSpec",
-    "EventSpec",
-    "ExchangeSpec",
-    "LoggingSpec",
-    "PipelineSpec",
-    "ProducerSpec",
-    "QueueSpec",
-    "ResourceSpec",
-    "RetrySpec",
-    "ShutdownSpec",
-    "SubscriberSpec",
-    "TlsSpec",
-    "TripSpec",
-]
 
 
 # Events

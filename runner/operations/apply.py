@@ -140,14 +140,10 @@ class _Steps:
 
     async def _check_partitions(self, item: PlanItem) -> None:
         """Raise CannotRecreate to change the number of a queue's partitions while messages wait in them."""
-        numbers = [int(text) for each in item.differences for text in (each.spec, each.live) if text.isdecimal()]
-        if item.name.endswith(PARTITIONS_SUFFIX) and numbers:
+        if item.partitions and (waiting := await count_messages(self._session.connection, item.partitions)):
             queue = item.name.removesuffix(PARTITIONS_SUFFIX)
-            names = [f"{queue}.{number}" for number in range(max(numbers))]
-            if waiting := await count_messages(self._session.connection, names):
-                text = f'{pluralize(waiting, "message")} in the partitions of "{queue}" would lose their order'
-                hint = "let the consumers of the old number handle them"
-                raise CannotRecreate(f"{text}; nothing was changed", hint)
+            text = f'{pluralize(waiting, "message")} in the partitions of "{queue}" would lose their order'
+            raise CannotRecreate(f"{text}; nothing was changed", "let the consumers of the old number handle them")
 
     async def create(self, found: Plan) -> None:
         """Declare what is missing, in the topology's order. Exclusive queues are declared by their consumer."""

@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-from runner.clock import utc_now
 from runner.errors import PublishFailed
 from runner.message import NO_HEADERS, Publish
 from runner.pipeline.codec import guess_payload, with_values
@@ -44,14 +42,7 @@ class BatchPublisher:
         options: Mapping[str, Any] = NO_HEADERS,
     ) -> None:
         self._lines = lines
-        self._publisher = make_publisher(
-            tracer,
-            transport,
-            app_id=pipeline.name,
-            destinations=pipeline.destinations,
-            new_id=lambda: uuid4().hex,
-            now=utc_now,
-        )
+        self._publisher = make_publisher(tracer, transport, app_id=pipeline.name, destinations=pipeline.destinations)
         self._outgoing: list[OutgoingMessage] = []
         for number, body in enumerate(bodies):
             with self._line_named(number, "nothing was published", body):

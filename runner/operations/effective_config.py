@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from runner.config.broker_spec import MEMORY
 from runner.config.document import KeyPath
 from runner.config.loader import PipelineFile
 from runner.config.provenance import DEFAULT
-from runner.config.spec import MEMORY, PipelineSpec
+from runner.config.spec import PipelineSpec
 from runner.config.spec_model import SpecModel, field_keys
 from runner.config.target_spec import TargetSpec
 from runner.operations.masking import MASK, KnownSecrets, mask_free_text, mask_spec_text

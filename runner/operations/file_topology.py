@@ -86,9 +86,7 @@ def _check_change(broker: FileBroker, item: PlanItem) -> None:
     """Raise CannotRecreate for a change that messages in the file do not survive, or that takes their order."""
     waiting, base = item.messages or 0, item.name.removesuffix(PARTITIONS_SUFFIX)
     if base != item.name:
-        numbers = [int(text) for each in item.differences for text in (each.spec, each.live) if text.isdecimal()]
-        queues = (broker.queue(f"{base}.{number}") for number in range(max(numbers, default=0)))
-        waiting = sum(queue.depth[0] for queue in queues if queue is not None)
+        waiting = sum(queue.depth[0] for queue in map(broker.queue, item.partitions) if queue is not None)
     elif not _ORDERING & {each.key for each in item.differences}:
         return
     if waiting:

@@ -6,12 +6,10 @@ Each message gets one attempt; retries are not waited for. Side effects of handl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
-from uuid import uuid4
 
 from runner.clock import utc_now
 from runner.errors import RunnerError
@@ -217,14 +215,7 @@ class LocalReplay:
     def _execution(
         self, transport: _RecordingTransport, pipeline: Pipeline, subscriber: Subscriber, invoker: _TracingInvoker
     ) -> Execution:
-        destinations: Mapping[str, Any] = MappingProxyType(dict(pipeline.destinations))
-        publisher = PipelinePublisher(
-            transport,
-            app_id=pipeline.name,
-            destinations=destinations,
-            new_id=lambda: uuid4().hex,
-            now=utc_now,
-        )
+        publisher = PipelinePublisher(transport, app_id=pipeline.name, destinations=pipeline.destinations)
         return _TracedExecution(
             subscriber,
             pipeline=pipeline.name,

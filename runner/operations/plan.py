@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from runner.operations.leftovers import LeftoverKind, classify, describe, leftover_note, pipeline_names_in, removal_hint
-from runner.pipeline.topology import Binding, Exchange, Queue, Topology
+from runner.pipeline.topology import PARTITIONS_SUFFIX, Binding, Exchange, Queue, Topology
 from runner.transports.broker_state import (
     BrokerState,
     Difference,
@@ -47,6 +47,13 @@ class PlanItem:
     consumers: int | None = None
     live: LiveBinding | None = None
     stray: LeftoverQueue | None = None
+
+    @property
+    def partitions(self) -> list[str]:
+        """The partitions that there are or would be, if their number is what differs."""
+        queue = self.name.removesuffix(PARTITIONS_SUFFIX)
+        numbers = [int(text) for each in self.differences for text in (each.spec, each.live) if text.isdecimal()]
+        return [f"{queue}.{number}" for number in range(max(numbers, default=0))] if queue != self.name else []
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `plan --json` prints for it."""

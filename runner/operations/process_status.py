@@ -18,13 +18,12 @@ from urllib.request import ProxyHandler, build_opener
 from runner.errors import RunnerError
 from runner.operations.status import PipelineStatus, QueueStatus, RunningProcess
 from runner.transports.pauses import Pause
+from runner.units import LOOPBACK_OF, format_address
 
 ANSWER_S = 3.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 SECOND_READ_S = 1.1
 """Time before a second read, if the first one has no rates: rates need two samples."""
-
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 State = Mapping[str, Any]
 
@@ -39,8 +38,8 @@ class ProcessReader:
     """Client of the process at an address. For 0.0.0.0 and [::] it connects to the loopback address."""
 
     def __init__(self, address: tuple[str, int], names: Sequence[str]) -> None:
-        host, port = _ANYWHERE.get(address[0], address[0]), address[1]
-        self.shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        host, port = address
+        self.shown = format_address(LOOPBACK_OF.get(host, host), port)
         self._names = names
 
     async def ask(self) -> State:

@@ -25,9 +25,9 @@ _FILE = re.compile(r"^=== (\S+)\n(.*?)(?=^=== |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def template_files(name: str) -> dict[str, str]:
-    """Return the files of a new project in a folder of this name."""
+    """Return the files of a new project in a folder of this name, which is also that of its pipeline."""
     text = files("runner.operations").joinpath("project_template.txt").read_text("utf-8")
-    title = _pipeline_name(name)
+    title = "-".join(re.findall(r"[^\W_]+", name))[:60] or "orders"
     words = {"name": format_scalar(title), "title": title, "image": object_name([name])}
     return {file: filled(content, words) for file, content in _FILE.findall(text)}
 
@@ -44,8 +44,3 @@ def write_project(folder: Path) -> list[Path]:
         with path.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
     return list(found)
-
-
-def _pipeline_name(folder: str) -> str:
-    """Return a pipeline name for a folder: its words joined by dashes, or `orders` if it has none."""
-    return "-".join(re.findall(r"[^\W_]+", folder))[:60] or "orders"

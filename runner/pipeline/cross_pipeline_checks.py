@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 from runner.config.diagnostics import display_path
 from runner.config.document import KeyPath
 from runner.config.loader import PipelineFile
-from runner.config.queue_spec import OPTION_OF_ARGUMENT
-from runner.config.spec import PipelineSpec, QueueSpec
+from runner.config.queue_spec import OPTION_OF_ARGUMENT, QueueSpec
+from runner.config.spec import PipelineSpec
 from runner.errors import Problem
 from runner.pipeline.model import Pipeline
 from runner.pipeline.topology import Exchange, Queue

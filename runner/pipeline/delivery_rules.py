@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from runner.config.spec import PipelineSpec, QueueSpec
+from runner.config.queue_spec import QueueSpec
+from runner.config.spec import PipelineSpec
 from runner.errors import PublishFailed, TopologyMismatch
 from runner.message import PublishOptions
 from runner.pipeline.model import Pipeline, Producer, Subscriber

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from runner.config.diagnostics import closest
 from runner.config.document import KeyPath, ScalarNode, walk_nodes
 from runner.config.interpolation import substitute
 from runner.config.loader import PipelineFile
-from runner.config.spec import PipelineSpec, QueueSpec
+from runner.config.messages import closest
+from runner.config.queue_spec import QueueSpec
+from runner.config.spec import PipelineSpec
 from runner.errors import Problem
 from runner.pipeline.flow_checks import Peer, flow_warnings
 from runner.pipeline.topology import BUILT_IN_EXCHANGES

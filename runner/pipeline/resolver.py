@@ -17,9 +17,11 @@ from runner.config.fields import DAY_S
 from runner.config.guesses import file_near
 from runner.config.loader import PipelineFile
 from runner.config.name_fields import is_schema_file
-from runner.config.queue_spec import CompressSpec
-from runner.config.spec import DedupeSpec, PipelineSpec, ProducerSpec, QueueSpec, RetrySpec, SubscriberSpec, TripSpec
+from runner.config.producer_spec import ProducerSpec
+from runner.config.queue_spec import CompressSpec, QueueSpec
+from runner.config.spec import PipelineSpec
 from runner.config.store_urls import SQLITE
+from runner.config.subscriber_spec import DedupeSpec, RetrySpec, SubscriberSpec, TripSpec
 from runner.config.target_spec import TargetSpec
 from runner.errors import Problem
 from runner.message import Address

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from runner.config.diagnostics import closest, display_path
+from runner.config.diagnostics import display_path
 from runner.config.loader import PipelineFile, mend_slips
-from runner.config.messages import typo_of
+from runner.config.messages import closest, typo_of
 from runner.config.name_fields import MAX_NAME_BYTES
+from runner.config.queue_spec import QueueSpec
 from runner.config.recovery import UNKNOWN
-from runner.config.spec import PipelineSpec, QueueSpec
+from runner.config.spec import PipelineSpec
 from runner.config.store_urls import REDIS, SQLITE
 from runner.config.target_spec import target_names
 from runner.errors import Problem, Severity

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from runner.config.queue_spec import OPTION_OF_ARGUMENT
-from runner.config.spec import EventSpec, PipelineSpec, QueueSpec, SubscriberSpec
+from runner.config.queue_spec import OPTION_OF_ARGUMENT, QueueSpec
+from runner.config.spec import EventSpec, PipelineSpec
+from runner.config.subscriber_spec import SubscriberSpec
 from runner.message import Address
 from runner.outcome import RetryPolicy
 from runner.pipeline.partitioning import partitioning_of

@@ -12,7 +12,7 @@ import errno
 import resource
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from runner import log
 from runner.tasks import cancel_and_wait
@@ -40,6 +40,11 @@ ACCEPT_PAUSE_S = 1.0
 WARN_INTERVAL_S = 60.0
 """At most one warning about refused connections is logged in this time."""
 LISTEN_BACKLOG = 128
+
+Phase = Literal["header", "receiving", "answering", "idle"]
+"""What a connection waits for: the header, the body, the handler, or another request. Only one that is `answering` is
+never closed to make room.
+"""
 
 BUSY_RESPONSE = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -125,28 +130,16 @@ class HttpConnections:
             connection.abort()
 
     @contextlib.contextmanager
-    def answering(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
-        """Mark the connection as busy: its request has arrived and is being handled."""
+    def phase(self, transport: asyncio.BaseTransport | None, phase: Phase, after: Phase) -> Iterator[None]:
+        """Mark the connection as one in this phase, and at the end of the block as one in the phase `after`."""
         connection = self._open.get(transport) if transport is not None else None
         if connection is not None:
-            connection.phase = "answering"
+            connection.enter(phase)
         try:
             yield
         finally:
             if connection is not None:
-                connection.enter("idle")
-
-    @contextlib.contextmanager
-    def receiving(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
-        """Mark the connection as one that still sends its request. Such a connection may be closed to make room."""
-        connection = self._open.get(transport) if transport is not None else None
-        if connection is not None:
-            connection.enter("receiving")
-        try:
-            yield
-        finally:
-            if connection is not None:
-                connection.phase = "answering"
+                connection.enter(after)
 
     def add(self, connection: _HttpConnection, transport: asyncio.BaseTransport) -> None:
         """Register an open connection."""
@@ -211,11 +204,10 @@ class _HttpConnection(asyncio.Protocol):
         self._connections = connections
         self._inner = inner
         self._transport: asyncio.BaseTransport | None = None
-        self.phase = "header"
-        """One of `header`, `receiving` (the body), `answering` and `idle` (between two requests)."""
+        self.phase: Phase = "header"
         self.since = now
 
-    def enter(self, phase: str) -> None:
+    def enter(self, phase: Phase) -> None:
         """Enter a phase and restart its clock."""
         self.phase = phase
         self.since = asyncio.get_running_loop().time()

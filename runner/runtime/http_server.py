@@ -7,10 +7,9 @@ you expose it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -25,9 +24,9 @@ from runner.runtime.answers import Answer
 from runner.runtime.http_connections import HttpConnections, connection_limit, open_listeners
 from runner.runtime.http_producer import MESSAGE_HEADERS, HttpProducer
 from runner.runtime.idempotency import HEADER
-from runner.tasks import wait_set
+from runner.tasks import InProgress, wait_set
 from runner.trace_context import TRACE_HEADERS
-from runner.units import is_loopback
+from runner.units import LOOPBACK_OF, format_address, is_loopback
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -66,8 +65,6 @@ ReadMetrics = Callable[[], Awaitable[Samples]]
 MakeRoutes = Callable[[], Iterable["web.AbstractRouteDef"]]
 """Returns additional routes. Called once aiohttp is known to be installed."""
 
-EVERY_ADDRESS = ("0.0.0.0", "::")
-
 
 class CannotListen(RunnerError):
     """The HTTP address cannot be listened on, or aiohttp is not installed."""
@@ -92,9 +89,7 @@ class HttpServer:
         self._connections: HttpConnections | None = None
         self._refusal = "the pipeline is starting"
         self._url = ""
-        self._answering = 0
-        self._is_quiet = asyncio.Event()
-        self._is_quiet.set()
+        self._answering = InProgress()
 
     @property
     def url(self) -> str:
@@ -145,9 +140,8 @@ class HttpServer:
         self._connections.start()
         port = sockets[0].getsockname()[1]
         paths = sorted({"/healthz", "/metrics", "/readyz", *(producer.path for producer in self._producers)})
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._url = f"http://{address.replace(host, 'localhost') if host in EVERY_ADDRESS else address}/"
-        log.get_logger().info("http.listening", address=address, paths=paths)
+        self._url = f"http://{format_address('localhost' if host in LOOPBACK_OF else host, port)}/"
+        log.get_logger().info("http.listening", address=format_address(host, port), paths=paths)
 
     def accept_messages(self) -> None:
         """Accept producers' requests from now on."""
@@ -162,7 +156,7 @@ class HttpServer:
         self._refusal = "the pipeline is stopping"
         if self._connections is not None and self._producers:
             await self._connections.stop_accepting()
-        await wait_set(self._is_quiet, CLOSE_TIMEOUT_S)
+        await wait_set(self._answering.none, CLOSE_TIMEOUT_S)
 
     async def close(self) -> None:
         """Stop listening and close all connections. Idempotent."""
@@ -205,14 +199,15 @@ class HttpServer:
         from aiohttp.web import RequestPayloadError
 
         answer: dict[str, Any] | Answer
-        with self._count_request():
+        with self._answering:
             if self._refusal:
                 status, answer = 503, {"error": self._refusal}
             elif request.headers.get("Content-Encoding", "identity").lower() not in ACCEPTED_ENCODINGS:
                 status, answer = 415, {"error": "the content encoding is not known"}
             else:
                 try:
-                    with self._receiving(request):
+                    assert self._connections is not None
+                    with self._connections.phase(request.transport, "receiving", "answering"):
                         async with asyncio.timeout(BODY_TIMEOUT_S):
                             body = await request.read()
                 except TimeoutError:
@@ -244,7 +239,7 @@ class HttpServer:
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
             assert self._connections is not None
-            with self._connections.answering(request.transport):
+            with self._connections.phase(request.transport, "answering", "idle"):
                 try:
                     return await handler(request)
                 except web.HTTPClientError as error:
@@ -270,22 +265,6 @@ class HttpServer:
         if error.status == 413:
             response.force_close()
         return response
-
-    def _receiving(self, request: web.Request) -> contextlib.AbstractContextManager[None]:
-        assert self._connections is not None
-        return self._connections.receiving(request.transport)
-
-    @contextlib.contextmanager
-    def _count_request(self) -> Iterator[None]:
-        """Count a request as in progress."""
-        self._answering += 1
-        self._is_quiet.clear()
-        try:
-            yield
-        finally:
-            self._answering -= 1
-            if not self._answering:
-                self._is_quiet.set()
 
 
 def _loopback_guard() -> Any:

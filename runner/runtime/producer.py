@@ -279,7 +279,8 @@ class _PublishWindow:
     async def finish(self) -> None:
         """Wait for all confirms. Raises the first error."""
         await self.settle()
-        self._raise_failure()
+        if self._failure is not None:
+            raise self._failure
 
     async def settle(self) -> None:
         """Wait until nothing is outstanding. Items that were yielded before a failure are published all the same."""
@@ -331,10 +332,6 @@ class _PublishWindow:
             self._on_confirmed(outgoing)
         else:
             self._failure = self._failure or error  # raised by whoever waits next
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
 
 
 async def _iterate(result: Any) -> AsyncGenerator[Any, None]:

@@ -15,9 +15,11 @@ from functools import partial
 from hashlib import blake2b
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from uuid import uuid4
 
 from runner import log
 from runner.backoff import backoff_delays
+from runner.clock import utc_now
 from runner.config.messages import did_you_mean
 from runner.errors import NoAnswer, PublishFailed, PublishUnknown, RunnerError
 from runner.message import (
@@ -130,8 +132,8 @@ class PipelinePublisher:
         *,
         app_id: str,
         destinations: Mapping[str, Destination],
-        new_id: Callable[[], str],
-        now: Callable[[], datetime],
+        new_id: Callable[[], str] = lambda: uuid4().hex,
+        now: Callable[[], datetime] = utc_now,
         counts: Publications | None = None,
     ) -> None:
         self._transport = transport

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from runner import log
@@ -25,7 +25,7 @@ from runner.pipeline.topology import Topology
 from runner.runtime.answers import Answer
 from runner.runtime.outbox import KeptMessage, Outbox
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher, address_of
-from runner.tasks import cancel_and_wait
+from runner.tasks import InProgress, cancel_and_wait
 from runner.transports.base import OnTransportEvent, Transport, TransportEvent
 from runner.units import format_duration
 
@@ -80,9 +80,8 @@ class PublishingSession:
         self._may_open_at = 0.0
         self._is_connected = self._is_closed = False
         self._trouble = ""
-        self._sending = 0
+        self._sending = InProgress()
         self._timeouts: set[asyncio.Timeout] = set()
-        self._none_sending = asyncio.Event()
         self._kept = asyncio.Event()
         self._is_held_back = False
         self._emptying = asyncio.create_task(self._empty_outbox(outbox)) if outbox is not None else None
@@ -92,7 +91,7 @@ class PublishingSession:
 
         Raises PublishTimeout, PublishFailed, PublisherClosed, BrokerUnavailable, TopologyMismatch, OutboxUnavailable.
         """
-        with self._counted():
+        with self._awaited():
             await self._send_or_keep(outgoing, timeout_s)
 
     async def call(self, outgoing: OutgoingMessage, timeout_s: float) -> Answer:
@@ -101,7 +100,7 @@ class PublishingSession:
         Raises NoAnswer, CallFailed, and what `send` raises where nothing was published.
         """
         give_up_at = asyncio.get_running_loop().time() + timeout_s
-        with self._counted():
+        with self._awaited():
             try:
                 async with asyncio.timeout_at(give_up_at):
                     await self._connected()
@@ -111,18 +110,11 @@ class PublishingSession:
                 raise NoAnswer(text, reason="timeout", hint="nothing was published") from None
             return await self.publisher.call(outgoing, give_up_at - asyncio.get_running_loop().time())
 
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Let `close` wait for the block. Raises PublisherClosed."""
+    def _awaited(self) -> InProgress:
+        """Let `close` wait for a block. Raises PublisherClosed."""
         if self._is_closed:
             raise PublisherClosed("the publisher is closed")
-        self._sending += 1
-        try:
-            yield
-        finally:
-            self._sending -= 1
-            if not self._sending:
-                self._none_sending.set()
+        return self._sending
 
     async def close(self, grace_s: float) -> None:
         """Wait for the confirms, not longer than `grace_s`, and disconnect. Idempotent."""
@@ -133,7 +125,7 @@ class PublishingSession:
         for timeout in self._timeouts:
             if not timeout.expired():
                 timeout.reschedule(0.0)
-        await self._wait_until_none_sending()
+        await self._sending.none.wait()
         await cancel_and_wait(self._emptying, self._opening)
         if self._outbox is not None:
             self._outbox.close()
@@ -141,17 +133,12 @@ class PublishingSession:
 
     async def _wait_until_sent(self) -> None:
         """Wait for everything that is being sent, and for the outbox while the broker takes its messages."""
-        await self._wait_until_none_sending()
+        await self._sending.none.wait()
         outbox = self._outbox
         while outbox is not None and self._transport.can_publish and not self._is_held_back:
             if not await outbox.run(outbox.has_waiting):
                 return
             await asyncio.sleep(CLOSE_POLL_S)
-
-    async def _wait_until_none_sending(self) -> None:
-        while self._sending:
-            self._none_sending.clear()
-            await self._none_sending.wait()
 
     async def _send_or_keep(self, outgoing: OutgoingMessage, timeout_s: float) -> None:
         outbox = self._outbox

@@ -234,7 +234,7 @@ class Supervisor:
 
         Raises what a worker or a producer could not handle: that is a bug in the runner.
         """
-        waiting: list[asyncio.Future[None]] = [asyncio.create_task(_wait_for_event(stop)), self._bug]
+        waiting: list[asyncio.Future[Any]] = [asyncio.create_task(stop.wait()), self._bug]
         if self._until_idle:
             waiting.append(asyncio.create_task(self._wait_until_idle()))
         try:
@@ -514,10 +514,6 @@ def _counts(pipeline: Pipeline) -> PipelineCounts:
         producers,
         is_leader=(lambda: False) if has_leader else None,
     )
-
-
-async def _wait_for_event(event: asyncio.Event) -> None:
-    await event.wait()
 
 
 def _held_s(pipeline: Pipeline, subscriber: Subscriber) -> float | None:

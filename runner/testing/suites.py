@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from runner import app
-from runner.config.diagnostics import did_you_mean
 from runner.config.document import KeyPath, MappingNode, Node, ScalarNode, dotted_path, walk_nodes
 from runner.config.loader import PipelineFile
+from runner.config.messages import did_you_mean
 from runner.config.overlays import Overlay
 from runner.config.suite_loader import SuiteFile, read_suite
 from runner.config.suite_spec import CaseSpec, SuiteSpec

@@ -239,7 +239,7 @@ async def test_publish_nowait_waits_for_what_holds_delayed_messages_only_once(ha
 
 async def test_the_rule_of_the_file_holds_for_publish(harness: Harness) -> None:
     """A queue without priorities takes none, and nothing is sent."""
-    from runner.config.spec import QueueSpec
+    from runner.config.queue_spec import QueueSpec
 
     session, q = await harness.session(), harness.queue("q")
     await harness.declare(session, q)

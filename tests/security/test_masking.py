@@ -10,6 +10,7 @@ import pytest
 
 from runner import log
 from runner.config.messages import describe, quoted
+from runner.log_renderers import MAX_TEXT_CHARACTERS
 from runner.redaction import mask_passwords
 from runner.transports.failure_copies import printable
 
@@ -75,7 +76,7 @@ def test_the_log_shows_no_part_of_a_password_where_it_cuts(before: int) -> None:
 def test_the_log_shows_no_part_of_a_password_where_a_traceback_begins() -> None:
     """Tracebacks lose their beginning, where they are too long."""
     kept = URL[URL.index("CANARY") :]
-    text = URL + "x" * (log.MAX_TEXT_CHARACTERS - len(kept))
+    text = URL + "x" * (MAX_TEXT_CHARACTERS - len(kept))
     assert "CANARY" not in shown_in_the_log(exception=text)
 
 

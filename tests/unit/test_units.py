@@ -2,7 +2,7 @@
 
 import pytest
 
-from runner.units import format_duration, parse_duration, parse_rate, parse_size
+from runner.units import format_address, format_duration, parse_address, parse_duration, parse_rate, parse_size
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,9 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
 def test_a_duration_is_written_as_it_is_read(text: str) -> None:
     """Writing and reading again gives the same time."""
     assert parse_duration(format_duration(parse_duration(text))) == parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:8080", "localhost:80", "[::1]:9090", "[::]:65535"])
+def test_an_address_is_written_as_it_is_read(text: str) -> None:
+    """Also one of IPv6, whose host has colons."""
+    assert format_address(*parse_address(text)) == text

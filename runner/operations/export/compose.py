@@ -8,12 +8,13 @@ Source: https://docs.docker.com/reference/compose-file/services/
 from __future__ import annotations
 
 from runner.operations.export.definitions import DEFAULT_VHOST
-from runner.operations.export.deployment import FOLDER, Deployment, Variable, format_address
+from runner.operations.export.deployment import FOLDER, Deployment, Variable
 from runner.operations.export.templates import fill_template
 from runner.operations.yaml_writer import Interpolated, to_yaml
-from runner.units import is_loopback
+from runner.units import LOOPBACK_OF, format_address, is_loopback
 
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_IS_READY = "import urllib.request; urllib.request.urlopen('http://{}/readyz', timeout=4)"
+"""A Python program that fails unless the runner is ready: slim images have Python but no curl."""
 
 
 def compose(deployment: Deployment, vhost: str) -> str:
@@ -22,6 +23,8 @@ def compose(deployment: Deployment, vhost: str) -> str:
     command = ["runner", "up", *deployment.up_arguments(FOLDER)]
     if (host, port) != deployment.listens:
         command += ["--http", format_address(host, port)]
+    # Without HTTP producers the port is for this machine only: /metrics and the page are not public.
+    public = "" if deployment.has_http else "127.0.0.1:"
     words = {
         "name": deployment.name,
         "broker": not deployment.file,
@@ -33,8 +36,8 @@ def compose(deployment: Deployment, vhost: str) -> str:
         "folder": FOLDER,
         "command": command,
         "variables": [_variable(deployment, variable) for variable in deployment.variables],
-        "ports": [] if is_loopback(host) else [_port(deployment, port)],
-        "is_ready": _readiness_check(_ANYWHERE.get(host, host), port),
+        "ports": [] if is_loopback(host) else [f"{public}{port}:{port}"],
+        "is_ready": _IS_READY.format(format_address(LOOPBACK_OF.get(host, host), port)),
         "stop_s": str(deployment.stop_timeout_s),
     }
     return _heading(deployment) + to_yaml(fill_template("compose.yaml", words))
@@ -46,18 +49,8 @@ def _heading(deployment: Deployment) -> str:
     return "".join(f"# {line}\n" for line in lines)
 
 
-def _port(deployment: Deployment, port: int) -> str:
-    """Return the published port. Without HTTP producers only for this machine: /metrics and the page are not public."""
-    return f"{port}:{port}" if deployment.has_http else f"127.0.0.1:{port}:{port}"
-
-
 def _variable(deployment: Deployment, variable: Variable) -> str:
     """Return how a variable is passed on. Compose refuses to start without the broker's."""
     if variable.name != deployment.broker_variable:
         return variable.name
     return Interpolated(f"{variable.name}=${{{variable.name}:?the URL of the broker, whose host name is rabbitmq}}")
-
-
-def _readiness_check(host: str, port: int) -> str:
-    """Return a Python program that fails unless the runner is ready: slim images have Python but no curl."""
-    return f"import urllib.request; urllib.request.urlopen('http://{format_address(host, port)}/readyz', timeout=4)"

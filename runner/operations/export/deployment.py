@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.config.document import KeyPath, ScalarNode, walk_nodes
+from runner.config.document import KeyPath, ScalarNode, text_of, walk_nodes
 from runner.config.loader import PipelineFile
 from runner.config.overlays import Overlay, parse_setting
 from runner.errors import RunnerError
@@ -142,11 +142,6 @@ def object_name(names: Sequence[str]) -> str:
     return (joined if joined[:1].isalpha() else f"runner-{joined}")[:_LONGEST_NAME].strip("-")
 
 
-def format_address(host: str, port: int) -> str:
-    """Format an address for `--http`."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _variables(loaded: Sequence[PipelineFile]) -> Iterator[Variable]:
     secret: dict[str, bool] = {}
     for one in loaded:
@@ -197,7 +192,7 @@ def _overlay_arguments(overlays: Sequence[Overlay]) -> Iterator[str]:
             yield from ("--overlay", _shown(overlay))
             continue
         for path, node in walk_nodes(parse_setting(overlay.text)[0].root):
-            text = node.value if isinstance(node, ScalarNode) and isinstance(node.value, str) else ""
+            text = text_of(node)
             has_secret = mask_passwords(text) != text or any(is_secret_name(str(key)) for key in path)
             if text and "${" not in text and has_secret:
                 key = overlay.text.partition("=")[0]

@@ -1,4 +1,4 @@
-"""A Grafana dashboard for the metrics of the pipelines. Pure.
+"""A Grafana dashboard for the metrics of the pipelines, from `grafana.yaml` and `grafana_panels.txt`. Pure.
 
 Source: https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
 """
@@ -12,13 +12,13 @@ from itertools import groupby
 from string import ascii_uppercase
 from typing import Any
 
+from runner.operations.export.templates import fill_template
 from runner.pipeline.model import Pipeline
 from runner.tables import read_table
 
 COLUMNS = 24
 """Width of a dashboard in grid units."""
 
-_DATA_SOURCE = {"name": "source", "label": "Data source", "type": "datasource", "query": "prometheus"}
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
 
 SIZES = {"stat": (4, 4), "timeseries": (12, 8)}
@@ -28,31 +28,15 @@ SIZES = {"stat": (4, 4), "timeseries": (12, 8)}
 def grafana(pipelines: Sequence[Pipeline]) -> str:
     """Return the dashboard as JSON text, for import."""
     names = [pipeline.name for pipeline in pipelines]
-    board = {
+    words = {
         "uid": blake2b("\n".join(names).encode(), digest_size=10).hexdigest(),
-        "title": f"runner: {', '.join(names)}",
-        "tags": ["runner"],
-        "schemaVersion": 39,
-        "editable": True,
-        "refresh": "30s",
-        "time": {"from": "now-6h", "to": "now"},
-        "templating": {"list": [_DATA_SOURCE, _pipeline(names)]},
-        "panels": list(_panels()),
-    }
-    return json.dumps(board, indent=2, ensure_ascii=False) + "\n"
-
-
-def _pipeline(names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "name": "pipeline",
-        "label": "Pipeline",
-        "type": "custom",
+        "names": ", ".join(names),
         "query": ",".join(names),
         "options": [{"text": name, "value": name, "selected": True} for name in names],
-        "current": {"text": list(names), "value": list(names)},
-        "multi": True,
-        "includeAll": False,
+        "all": names,
+        "panels": list(_panels()),
     }
+    return json.dumps(fill_template("grafana.yaml", words), indent=2, ensure_ascii=False) + "\n"
 
 
 def _panels() -> Iterator[dict[str, Any]]:

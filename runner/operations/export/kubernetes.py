@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from runner.operations.export.deployment import FOLDER, Deployment, Variable, format_address
+from runner.operations.export.deployment import FOLDER, Deployment, Variable
 from runner.operations.export.templates import fill_template
 from runner.operations.yaml_writer import to_yaml
 from runner.pipeline.model import Pipeline
 from runner.pipeline.topology import Queue, Topology
+from runner.units import format_address
 
 MANAGEMENT_VARIABLE = "RABBITMQ_HTTP_URL"
 """The key in the Secret for the URL of the management API. Only that API counts unacknowledged messages."""

@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from runner.operations.export.deployment import KILL_MARGIN_S, Deployment, format_address
+from runner.operations.export.deployment import KILL_MARGIN_S, Deployment
+from runner.units import format_address
 
 WATCHDOG_S = 60
 """Time without a sign of life after which systemd kills the process; longer than a handler should block the loop."""

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
+from runner.config.producer_spec import ProducerSpec
 from runner.config.queue_spec import QueueSpec
-from runner.config.spec import EventSpec, PipelineSpec, ProducerSpec, RetrySpec, SubscriberSpec
+from runner.config.spec import EventSpec, PipelineSpec
+from runner.config.subscriber_spec import RetrySpec, SubscriberSpec
 from runner.config.target_spec import target_names
 from runner.operations.pipeline_files import CheckedSpec
 from runner.pipeline.topic_patterns import is_pattern, matches

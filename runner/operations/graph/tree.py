@@ -84,16 +84,14 @@ class _Trees:
         dead = self._flow.outgoing(node.id, "dead-letter")
         return edges + [edge for edge in dead if self._flow.nodes[edge.target].kind == "queue"]
 
-    def _is_key(self, edge: Edge) -> bool:
-        return bool(edge.label) and self._flow.nodes[edge.source].kind == "exchange"
-
     def _detail(self, node: Node) -> str:
         is_shared = len(self._flow.pipelines) > 1
         kind = f"{node.kind} of {node.pipelines[0]}" if is_shared and node.handler and node.pipelines else node.kind
         parts = [kind, *node.notes]
         if patterns := self._flow.patterns_of(node.id):
             parts.append(f"events {patterns}")
-        if keys := [edge.label for edge in self._flow.incoming(node.id) if self._is_key(edge)]:
+        bound = (edge for edge in self._flow.incoming(node.id) if self._flow.nodes[edge.source].kind == "exchange")
+        if keys := [edge.label for edge in bound if edge.label]:
             parts.append(f"bound by {', '.join(keys)}")
         if retry := self._flow.label(node.id, "retry"):
             parts.append(f"↻ {retry}")

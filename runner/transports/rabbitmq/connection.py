@@ -46,7 +46,12 @@ from runner.transports.rabbitmq.aiormq_workarounds import (
 )
 from runner.transports.rabbitmq.amqp_fast_path import FastPathConnection
 from runner.transports.rabbitmq.broker_features import features_of
-from runner.transports.rabbitmq.connection_errors import explain_failure, explain_files, explain_refusal
+from runner.transports.rabbitmq.connection_errors import (
+    ConnectionFailure,
+    explain_failure,
+    explain_files,
+    explain_refusal,
+)
 from runner.units import format_duration
 
 CONNECT_ATTEMPT_S = 10.0
@@ -156,7 +161,7 @@ class ReconnectingConnection:
                 has_tried_all = attempt >= len(self._settings.urls)
                 failure = explain_failure(error, self._url, self._settings.tls)
                 if has_tried_all and (left_s <= 0 or failure.is_final):
-                    raise self._unreachable(error, loop.time() - began) from error
+                    raise self._unreachable(failure, loop.time() - began) from error
                 pause = min(pause, max(left_s, 0.0))
                 if not has_said and left_s > 0:
                     fields = {"broker": self.target, "error": failure.reason, "help": failure.hint}
@@ -272,9 +277,8 @@ class ReconnectingConnection:
         if connection is not None:
             await close_within(connection.close(), CLOSE_S)
 
-    def _unreachable(self, error: BaseException, tried_s: float) -> BrokerUnavailable:
+    def _unreachable(self, failure: ConnectionFailure, tried_s: float) -> BrokerUnavailable:
         after = f" after {format_duration(round(tried_s, 1 if tried_s < 1 else 0))}" if tried_s >= 0.5 else ""
-        failure = explain_failure(error, self._url, self._settings.tls)
         return BrokerUnavailable(f"cannot reach the broker {self.target}{after}: {failure.reason}", failure.hint)
 
     def _refused(self, error: BaseException) -> BrokerUnavailable:

@@ -81,7 +81,9 @@ class RetryPublisher:
             if failure.reason == "unroutable" or isinstance(failure, MissingExchange):
                 await self._topology.restore(await self._connection.ready())
             elif failure.reason == "invalid":
-                await self._publisher.publish(copy.address, _without_foreign_headers(copy).envelope, is_copy=True)
+                headers = copy.envelope.headers.items()  # those of other programs may be what is wrong
+                own = {name: value for name, value in headers if name.startswith("x-runner-")}
+                await self._publisher.publish(copy.address, copy.envelope._replace(headers=own), is_copy=True)
                 return
             raise
 
@@ -106,8 +108,3 @@ class RetryPublisher:
                     is_said = True
             await wait_set(self._is_closing, pause)
         raise AssertionError("pauses never end")
-
-
-def _without_foreign_headers(copy: MessageCopy) -> MessageCopy:
-    own = {name: value for name, value in copy.envelope.headers.items() if name.startswith("x-runner-")}
-    return copy._replace(envelope=copy.envelope._replace(headers=own))

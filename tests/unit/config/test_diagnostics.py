@@ -192,11 +192,3 @@ def test_the_count_of_several_files_says_how_many() -> None:
     assert diagnostics.count(found) == "3 errors in 2 files"
     assert diagnostics.count([]) == "0 errors"
     assert diagnostics.count([Problem(code="c", message="m")]) == "1 error"
-
-
-def test_the_closest_word_is_found_or_none() -> None:
-    """Whatever its case; nothing is better than nonsense."""
-    assert diagnostics.closest("Handlr", ["handler", "to"]) == "handler"
-    assert diagnostics.closest("zzz", ["handler", "to"]) is None
-    assert diagnostics.closest("x" * 100_000, ["x"]) is None
-    assert diagnostics.closest("a", []) is None

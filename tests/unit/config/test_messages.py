@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from pydantic_core import core_schema
 
-from runner.config.messages import error_message
+from runner.config.messages import closest, error_message
 from tests.unit.config.test_spec import PYDANTIC_WORDS
 
 
@@ -18,3 +18,11 @@ def test_every_kind_of_error_has_words_of_ours(kind: str) -> None:
     assert code in ("wrong-type", "wrong-value", "out-of-range", "empty-list")
     assert message
     assert not any(word in message + help_ for word in PYDANTIC_WORDS)
+
+
+def test_the_closest_word_is_found_or_none() -> None:
+    """Whatever its case; nothing is better than nonsense."""
+    assert closest("Handlr", ["handler", "to"]) == "handler"
+    assert closest("zzz", ["handler", "to"]) is None
+    assert closest("x" * 100_000, ["x"]) is None
+    assert closest("a", []) is None

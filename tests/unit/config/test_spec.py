@@ -8,18 +8,11 @@ from typing import Any
 import pytest
 
 from runner.config.loader import PipelineFile, load_text
-from runner.config.spec import (
-    BatchSpec,
-    BindSpec,
-    DedupeSpec,
-    ExchangeSpec,
-    PipelineSpec,
-    ProducerSpec,
-    QueueSpec,
-    ResourceSpec,
-    SubscriberSpec,
-)
+from runner.config.producer_spec import ProducerSpec
+from runner.config.queue_spec import BindSpec, ExchangeSpec, QueueSpec
+from runner.config.spec import PipelineSpec, ResourceSpec
 from runner.config.spec_model import SpecModel
+from runner.config.subscriber_spec import BatchSpec, DedupeSpec, SubscriberSpec
 from runner.config.target_spec import target_names
 from runner.errors import Problem
 
