@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from runner.config import limits
 from runner.config.document import Document, KeyPath, Node, ScalarNode, SequenceNode, child_of
-from runner.config.interpolation import Interpolation
+from runner.config.interpolation import Interpolation, UnplacedError
 from runner.config.messages import describe, quoted
 from runner.config.positions import Lines
 from runner.config.yaml_parser import parse_yaml, read_text
@@ -68,14 +68,6 @@ def include_nodes(document: Document) -> Iterator[tuple[KeyPath, Node]]:
         yield ("include",), node
 
 
-class _IncludeError(Exception):
-    """An error in an include, raised where its position is not known."""
-
-    def __init__(self, code: str, message: str, help_: str) -> None:
-        super().__init__(message)
-        self.code, self.message, self.help = code, message, help_
-
-
 class _Reader:
     """Reads the files of one pipeline, depth first."""
 
@@ -95,7 +87,7 @@ class _Reader:
         document, problems = parse_yaml(text, path, self._index + len(documents))
         self._weight += document.root.weight
         if self._weight > limits.MAX_EXPANDED_NODES and documents:
-            raise _IncludeError("too-large", _TOO_MANY_NODES, "split it into several pipelines")
+            raise UnplacedError("too-large", _TOO_MANY_NODES, "split it into several pipelines")
         problems += self._interpolation.interpolate(document, path.parent)
         self.included.broken += ((node, replace(it, file=str(path))) for node, it in self._interpolation.broken)
         documents.append(document)
@@ -112,7 +104,7 @@ class _Reader:
         try:
             for name in self._matches(node.value, chain) if _WILDCARD.search(node.value) else [node.value]:
                 self._read_file(name, chain)
-        except _IncludeError as error:
+        except UnplacedError as error:
             self.included.is_complete = False
             self._report([document.problem(error.code, key_path, error.message, error.help)], document.path)
 
@@ -122,7 +114,7 @@ class _Reader:
         first = next(index for index, part in enumerate(parts) if _WILDCARD.search(part))
         if any(part == ".." or ("**" in part and part != "**") for part in parts[first:]):
             help_ = 'write ".." before the first wildcard, and "**" between two slashes'
-            raise _IncludeError("bad-include", f"{quoted(pattern)} is not a pattern of files", help_)
+            raise UnplacedError("bad-include", f"{quoted(pattern)} is not a pattern of files", help_)
         folder = self._target(str(Path(*parts[:first], ".")), chain)
         found: list[str] = []
         for path in islice(folder.glob("/".join(parts[first:])), limits.MAX_GLOB_MATCHES):
@@ -130,7 +122,7 @@ class _Reader:
             if not is_hidden and path.is_file() and path.resolve() not in chain:
                 found.append(str(path))
         if not found:
-            raise _IncludeError("no-such-file", f"no file matches {quoted(pattern)}", "check the pattern")
+            raise UnplacedError("no-such-file", f"no file matches {quoted(pattern)}", "check the pattern")
         return sorted(found)
 
     def _read_file(self, name: str, chain: tuple[Path, ...]) -> None:
@@ -151,36 +143,36 @@ class _Reader:
             first = error.problems[0]
             if not first.line:  # the error has no position in the included file
                 help_ = first.help
-                raise _IncludeError(first.code, f"cannot include {quoted(name)}: {first.message}", help_) from None
+                raise UnplacedError(first.code, f"cannot include {quoted(name)}: {first.message}", help_) from None
             help_ = "write what it brings, or remove the include" if first.code == "empty-file" else first.help
             self._report([replace(first, help=help_)], path)
 
     def _target(self, name: str, chain: tuple[Path, ...]) -> Path:
-        """Return the real path of an included file in the project. Raises _IncludeError."""
+        """Return the real path of an included file in the project. Raises UnplacedError."""
         if not name or "://" in name:
-            raise _IncludeError(
+            raise UnplacedError(
                 "bad-include", f"an include is the name of a file, not {describe(name)}", "write a path"
             )
         try:
             folder = chain[-1].parent if len(chain) > 1 else self._project  # the pipeline's own file may be a link
             target = (folder / name).resolve()
         except (OSError, RuntimeError, ValueError):  # a name that is too long, a loop of links, a NUL character
-            raise _IncludeError(
+            raise UnplacedError(
                 "bad-include", f"cannot include {quoted(name)}: not a file name", "write a path"
             ) from None
         if target in chain:
             circle = " → ".join(self._shown(path) for path in (*chain[chain.index(target) :], target))
-            raise _IncludeError(
+            raise UnplacedError(
                 "include-cycle", f"the files include each other: {circle}", "remove one of these includes"
             )
         if not target.is_relative_to(self._project):
             help_ = "put this pipeline into a folder above the included file, or move that file below this one's folder"
-            raise _IncludeError(
+            raise UnplacedError(
                 "include-outside", f"cannot include {quoted(name)}: outside of the project's folder", help_
             )
         if len(chain) > limits.MAX_INCLUDE_DEPTH:
             message = f"included more than {limits.MAX_INCLUDE_DEPTH} deep"
-            raise _IncludeError("too-deep", message, "include it from a file further up")
+            raise UnplacedError("too-deep", message, "include it from a file further up")
         return target
 
     def _check_limits(self) -> None:
@@ -192,7 +184,7 @@ class _Reader:
             message = f"the pipeline's files are larger than {limits.MAX_TOTAL_BYTES // 1024**2} MiB together"
         else:
             return
-        raise _IncludeError("too-large", message, "split it into several pipelines")
+        raise UnplacedError("too-large", message, "split it into several pipelines")
 
     def _shown(self, path: Path) -> str:
         return str(path.relative_to(self._project)) if path.is_relative_to(self._project) else path.name

@@ -60,8 +60,8 @@ class Substitution:
     problems: list[SubstitutionProblem] = field(default_factory=list)
 
 
-class _SubstitutionError(Exception):
-    """An error in a `${…}`, raised where its position is not known."""
+class UnplacedError(Exception):
+    """An error in a `${…}` or an `include`, raised where its position is not known."""
 
     def __init__(self, code: str, message: str, help_: str) -> None:
         super().__init__(message)
@@ -74,6 +74,10 @@ def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -
     pieces: list[str] = []
     origins: dict[str, None] = {}
     position = size = 0
+
+    def report(code: str, message: str, help_: str, length: int) -> None:
+        done.problems.append(SubstitutionProblem(code, message, help_, dollar, length))
+
     while (dollar := text.find("$", position)) >= 0:
         pieces.append(text[position:dollar])
         following = text[dollar + 1 : dollar + 2]
@@ -83,23 +87,17 @@ def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -
             continue
         end = text.find("}", dollar)
         if end < 0:
-            done.problems.append(
-                SubstitutionProblem("bad-interpolation", 'this "${" is not closed', 'add "}"', dollar, 2)
-            )
+            report("bad-interpolation", 'this "${" is not closed', 'add "}"', 2)
             break
         position = end + 1
         try:
             value, origin = _value(text[dollar + 2 : end], environ, read_secret)
-        except _SubstitutionError as error:
-            done.problems.append(SubstitutionProblem(error.code, error.message, error.help, dollar, position - dollar))
+        except UnplacedError as error:
+            report(error.code, error.message, error.help, position - dollar)
             continue
         size += len(value)
         if size > limits.MAX_INTERPOLATED_CHARACTERS:
-            done.problems.append(
-                SubstitutionProblem(
-                    "too-large", "the values of the variables here are too long", "", dollar, position - dollar
-                )
-            )
+            report("too-large", "the values of the variables here are too long", "", position - dollar)
             break
         pieces.append(value)
         origins[origin] = None
@@ -111,7 +109,7 @@ def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -
 def _value(body: str, environ: Mapping[str, str], read_secret: ReadSecret) -> tuple[str, str]:
     """Return the value and the name of the variable or file between `${` and `}`."""
     if "${" in body:
-        raise _SubstitutionError("bad-interpolation", "a ${…} cannot be inside another", _FORMS)
+        raise UnplacedError("bad-interpolation", "a ${…} cannot be inside another", _FORMS)
     if body.startswith("file:"):
         return _secret(body, read_secret), body
     match = _VARIABLE.fullmatch(body)
@@ -119,7 +117,7 @@ def _value(body: str, environ: Mapping[str, str], read_secret: ReadSecret) -> tu
         other = _OTHER_FORM.fullmatch(body.strip())
         default = f":-{other[2]}" if other and other[2] else ""
         help_ = f"write ${{{other[1]}{default}}}" if other else _FORMS
-        raise _SubstitutionError("bad-interpolation", f'"${{{body[:60]}}}" is not an interpolation', help_)
+        raise UnplacedError("bad-interpolation", f'"${{{body[:60]}}}" is not an interpolation', help_)
     name, operator, rest = match.groups()
     value = environ.get(name)
     if value is not None and (value or operator is None):
@@ -128,16 +126,14 @@ def _value(body: str, environ: Mapping[str, str], read_secret: ReadSecret) -> tu
         return rest, name
     state = "not set" if value is None else "empty"
     if operator == ":?" and rest:
-        raise _SubstitutionError(
-            "unset-variable", f'the variable "{name}" is {state}: {rest}', "set it in the environment"
-        )
+        raise UnplacedError("unset-variable", f'the variable "{name}" is {state}: {rest}', "set it in the environment")
     help_ = f"set it in the environment or with --env-file, or write ${{{name}:-default}}"
-    raise _SubstitutionError("unset-variable", f'the variable "{name}" is {state}', help_)
+    raise UnplacedError("unset-variable", f'the variable "{name}" is {state}', help_)
 
 
 def _checked(name: str, value: str) -> str:
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise _SubstitutionError("bad-interpolation", f'the variable "{name}" is not UTF-8 text', "set it to text")
+        raise UnplacedError("bad-interpolation", f'the variable "{name}" is not UTF-8 text', "set it to text")
     return value
 
 
@@ -145,7 +141,7 @@ def _secret(body: str, read_secret: ReadSecret) -> str:
     try:
         return read_secret(body.removeprefix("file:"))
     except ValueError as error:
-        raise _SubstitutionError("unreadable-secret", str(error), "check the name and permissions") from None
+        raise UnplacedError("unreadable-secret", str(error), "check the name and permissions") from None
 
 
 def read_secret_file(name: str, folder: Path) -> str:

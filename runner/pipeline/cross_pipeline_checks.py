@@ -13,12 +13,12 @@ from typing import Any, Final, NamedTuple
 from runner.config.diagnostics import display_path
 from runner.config.document import KeyPath
 from runner.config.loader import PipelineFile
-from runner.config.queue_spec import OPTION_OF_ARGUMENT, QueueSpec
+from runner.config.queue_spec import OPTION_OF_ARGUMENT
 from runner.config.spec import PipelineSpec
 from runner.errors import Problem
 from runner.pipeline.model import Pipeline
 from runner.pipeline.topology import Exchange, Queue
-from runner.pipeline.topology_builder import dead_letter_queue, event_address, own_queue, reads_queue
+from runner.pipeline.topology_builder import dead_letter_queue, event_address, own_queue, queue_options, reads_queue
 from runner.units import format_duration
 
 _BROKER_FIELDS: Final = ("urls", "tls", "topology", "connect_timeout_s", "heartbeat_s")
@@ -243,15 +243,8 @@ def _queue_path(source: LoadedPipeline, name: str, key: KeyPath) -> KeyPath:
 
 def _dead_letter_path(source: LoadedPipeline, name: str) -> KeyPath:
     """Return the path that makes an undeclared queue a dead-letter queue, () if it is none."""
-    spec = source.spec
-    for queue_name, queue in spec.queues.items():
-        if dead_letter_queue(queue_name, queue) == name:
-            return ("queues", queue_name, "dead_letter")
-    for item, subscriber in spec.subscribers.items():
-        own = own_queue(source.loaded.name, item)
-        if dead_letter_queue(own, subscriber.queue or QueueSpec()) == name:
-            return ("subscribers", item, "queue", "dead_letter")
-    return ()
+    queues = queue_options(source.loaded.name, source.spec)
+    return next(((*path, "dead_letter") for path, own, queue in queues if dead_letter_queue(own, queue) == name), ())
 
 
 def _exchange_path(source: LoadedPipeline, name: str, key: KeyPath) -> KeyPath:

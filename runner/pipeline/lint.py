@@ -19,7 +19,7 @@ from runner.pipeline.topology import BUILT_IN_EXCHANGES
 from runner.pipeline.topology_builder import (
     DEFAULT_EXCHANGE,
     order_of,
-    own_queue,
+    queue_options,
     reads_queue,
     reads_stream,
 )
@@ -165,15 +165,7 @@ def _is_key_of_a_binding(path: KeyPath, node: ScalarNode) -> bool:
 
 
 def _dropped_failures(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    paths: list[tuple[KeyPath, QueueSpec, str]] = [
-        *((("queues", name), queue, name) for name, queue in spec.queues.items()),
-        *(
-            (("subscribers", name, "queue"), subscriber.queue, own_queue(loaded.name, name))
-            for name, subscriber in spec.subscribers.items()
-            if subscriber.queue is not None
-        ),
-    ]
-    for path, queue, name in paths:
+    for path, name, queue in queue_options(loaded.name, spec):
         if queue.dead_letter is False:
             message = f'messages that fail in queue "{name}", or cannot be decoded, are dropped'
             help_text = "remove `dead_letter: false` to keep it in a dead-letter queue"

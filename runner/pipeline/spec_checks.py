@@ -35,6 +35,7 @@ from runner.pipeline.topology_builder import (
     needs_dead_letter_queue,
     own_queue,
     queue_arguments,
+    queue_options,
     reads_queue,
     reads_stream,
 )
@@ -178,16 +179,10 @@ def _reserved_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Proble
     uses = {pause_queue(loaded.name).name: "`runner pause` keeps its pauses"}
     if any(producer.http is None for producer in spec.producers.values()):
         uses[f"{loaded.name}.producers"] = "the producers elect their leader"
-    items: list[tuple[tuple[str, str], str]] = [(("queues", name), name) for name in spec.queues]
-    items += [
-        (("subscribers", name), own_queue(loaded.name, name))
-        for name, subscriber in spec.subscribers.items()
-        if has_own_queue(spec, subscriber)
-    ]
-    for path, name in items:
+    for path, name, _ in queue_options(loaded.name, spec):
         if name in uses:
             message = f'the queue "{name}" is the one in which {uses[name]}'
-            yield loaded.problem("name-clash", path, message, "write another name", on="key")
+            yield loaded.problem("name-clash", path[:2], message, "write another name", on="key")
 
 
 def _derived_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:

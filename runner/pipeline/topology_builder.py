@@ -5,7 +5,7 @@ The AMQP arguments are those of https://www.rabbitmq.com/docs/quorum-queues and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -61,11 +61,17 @@ def needs_dead_letter_queue(queue: QueueSpec, arguments: Mapping[str, Any], *, i
 
 def dead_letter_queues(pipeline: str, spec: PipelineSpec) -> set[str]:
     """Return the names of the dead-letter queues of a pipeline, by its name: of declared and of own queues."""
-    queues = dict(spec.queues)
+    targets = (dead_letter_queue(name, queue) for _, name, queue in queue_options(pipeline, spec))
+    return {target for target in targets if target is not None}
+
+
+def queue_options(pipeline: str, spec: PipelineSpec) -> Iterator[tuple[tuple[str, ...], str, QueueSpec]]:
+    """Yield the path, the name and the options of each queue: those of a pipeline, and those of its subscribers."""
+    for name, queue in spec.queues.items():
+        yield ("queues", name), name, queue
     for name, subscriber in spec.subscribers.items():
         if has_own_queue(spec, subscriber):
-            queues.setdefault(own_queue(pipeline, name), subscriber.queue or QueueSpec())
-    return {target for item in queues.items() if (target := dead_letter_queue(*item)) is not None}
+            yield ("subscribers", name, "queue"), own_queue(pipeline, name), subscriber.queue or QueueSpec()
 
 
 def reads_queue(spec: PipelineSpec, subscriber: SubscriberSpec) -> bool:

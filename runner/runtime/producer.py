@@ -16,14 +16,13 @@ from runner import log
 from runner.backoff import backoff_delays
 from runner.errors import PublishFailed, PublishUnknown
 from runner.metrics import ProducerCounts
-from runner.outcome import error_text, error_type
 from runner.pipeline.model import Handler, Producer
 from runner.runtime.generators import iterate_generator, iterate_in_thread
 from runner.runtime.invocation import HandlerFailed, await_handler, is_iterator, run_in_executor
 from runner.runtime.message_lines import LineFilter
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
 from runner.runtime.rate_limit import RateLimiter
-from runner.runtime.tracebacks import error_location, traceback_text
+from runner.runtime.tracebacks import error_fields, traceback_text
 from runner.schedule import Schedule
 from runner.tasks import cancel_and_wait
 from runner.trace_context import trace_fields
@@ -226,13 +225,8 @@ class ProducerRuntime:
 
     def _log_failure(self, error: BaseException, *, is_handler_error: bool) -> None:
         self._counts.failures += 1
-        self._logger.error(
-            "producer.failed",
-            error=error_text(error),
-            error_type=error_type(error),
-            at=error_location(error),
-            **({"exception": traceback_text(error)} if is_handler_error else {}),
-        )
+        more = {"exception": traceback_text(error)} if is_handler_error else {}
+        self._logger.error("producer.failed", **error_fields(error), **more)
 
 
 class _PublishWindow:

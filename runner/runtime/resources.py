@@ -10,9 +10,8 @@ from typing import Any
 
 from runner import log
 from runner.errors import RunnerError
-from runner.outcome import error_text, error_type
 from runner.pipeline.model import Pipeline, Resource
-from runner.runtime.tracebacks import error_location, traceback_text
+from runner.runtime.tracebacks import error_fields, error_location, traceback_text
 
 
 class ResourceFailed(RunnerError):
@@ -60,14 +59,8 @@ class Resources:
             except (Exception, asyncio.CancelledError, SystemExit) as error:
                 if _is_cancellation(error):
                     raise
-                log.get_logger().error(
-                    "resource.failed",
-                    resource=resource.name,
-                    error=error_text(error),
-                    error_type=error_type(error),
-                    at=error_location(error),
-                    exception=traceback_text(error),
-                )
+                fields = {**error_fields(error), "exception": traceback_text(error)}
+                log.get_logger().error("resource.failed", resource=resource.name, **fields)
 
     async def _enter(self, resource: Resource) -> Any:
         """Call the factory, await the result if it is awaitable, and enter it if it is a context manager."""

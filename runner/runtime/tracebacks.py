@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from runner.config.messages import texts
 from runner.errors import Reject, RetryLater
-from runner.outcome import ErrorInfo, RemoteError, ResultFailed, RetryPolicy, error_text, flatten_errors
+from runner.outcome import ErrorInfo, RemoteError, ResultFailed, RetryPolicy, error_text, error_type, flatten_errors
 from runner.tables import filled
 
 _RUNNER_FOLDER = str(Path(__file__).resolve().parent.parent)
@@ -48,6 +48,11 @@ def error_location(error: BaseException | None) -> str | None:
     if isinstance(error, BaseExceptionGroup):
         return next(filter(None, map(error_location, error.exceptions)), innermost_user_location(_frames(error)))
     return innermost_user_location(_frames(error))
+
+
+def error_fields(error: BaseException) -> dict[str, str | None]:
+    """Return the fields of a log line that say what an error is, and where it was raised."""
+    return {"error": error_text(error), "error_type": error_type(error), "at": error_location(error)}
 
 
 def error_hint(error: BaseException | None, policy: RetryPolicy | None = None) -> dict[str, str]:
