@@ -353,7 +353,7 @@ def _read_subscriber(pipeline: str, counts: SubscriberCounts, found: Samples) ->
     oldest = found["runner_queue_oldest_seconds"]
     queue = (pipeline, counts.queue)
     recent_s = counts.recent_wait.read(time.perf_counter())
-    oldest[queue] = max(_number(oldest.get(queue, 0.0)), recent_s, state.oldest_s)
+    oldest[queue] = max(as_number(oldest.get(queue, 0.0)), recent_s, state.oldest_s)
     found["runner_consumer_lost_total"][place] = counts.consumer_lost
     _read_published((pipeline, "", counts.name), counts.published, found)
 
@@ -383,13 +383,14 @@ def counted(samples: Samples) -> Samples:
 def _merge_values(how: Metric, one: Value, other: Value) -> Value:
     if isinstance(one, list) and isinstance(other, list):
         return [a + b for a, b in zip(one, other, strict=True)]
-    numbers = _number(one), _number(other)
+    numbers = as_number(one), as_number(other)
     if how.merged == "sum":
         return sum(numbers)
     return max(numbers) if how.merged == "max" else min(numbers)
 
 
-def _number(value: Value) -> float:
+def as_number(value: Value) -> float:
+    """Return a value that is a number, not a histogram."""
     assert not isinstance(value, list)
     return value
 

@@ -80,7 +80,9 @@ class DeadLetterOps:
 
         return await self._for_each_match(selected, show)
 
-    async def drop(self, selected: Sequence[SelectedQueue], on_moved: Callable[[DeadLetterMessage], None]) -> Summary:
+    async def drop(
+        self, selected: Sequence[SelectedQueue], on_moved: Callable[[DeadLetterMessage], None] = lambda _: None
+    ) -> Summary:
         """Delete all matches."""
 
         async def drop(letter: DeadLetterMessage, message: Browsed) -> str:
@@ -93,7 +95,7 @@ class DeadLetterOps:
     async def replay(
         self,
         selected: Sequence[SelectedQueue],
-        on_moved: Callable[[DeadLetterMessage], None],
+        on_moved: Callable[[DeadLetterMessage], None] = lambda _: None,
         per_second: float | None = None,
         *,
         to: Destination | None = None,

@@ -23,7 +23,7 @@ from runner.pipeline.codec import value_at
 from runner.pipeline.model import Pipeline
 from runner.pipeline.partitioning import Partitioning
 from runner.pipeline.topic_patterns import matches
-from runner.transports.failure_copies import foreign_headers, printable, printable_lines
+from runner.transports.failure_copies import foreign_headers, printable, printable_lines, text_header
 
 _RUNNER_REASONS = frozenset(get_args(Reason))
 
@@ -160,9 +160,9 @@ def parse_dead_letter(envelope: Envelope, dlq: DeadLetterQueue) -> DeadLetterMes
     """Parse a message of a dead-letter queue."""
     headers = envelope.headers
     death = _death(headers, dlq)
-    reason = _text(headers, names.REASON)
+    reason = text_header(headers, names.REASON)
     is_ours = not death and bool(reason)
-    claimed = dlq.origin_of(str(death.get("queue", "")) or _text(headers, names.ORIGIN))
+    claimed = dlq.origin_of(str(death.get("queue", "")) or text_header(headers, names.ORIGIN))
     is_copy = is_ours or names.attempt_of(headers) > 1 or replays_of(headers) > 0
     tells_origin = is_copy and names.ORIGIN_KEY in headers
     return DeadLetterMessage(
@@ -171,19 +171,19 @@ def parse_dead_letter(envelope: Envelope, dlq: DeadLetterQueue) -> DeadLetterMes
         envelope=envelope,
         by="broker" if death or (reason and reason not in _RUNNER_REASONS) else "runner" if is_ours else None,
         reason=printable(str(death.get("reason", ""))) or reason or "unknown",
-        error_type=_text(headers, names.ERROR_TYPE),
-        error=_text(headers, names.ERROR),
+        error_type=text_header(headers, names.ERROR_TYPE),
+        error=text_header(headers, names.ERROR),
         attempts=names.attempt_of(headers) if is_ours and reason in _RUNNER_REASONS else None,
         since=_moment(death.get("time")) or _moment(headers.get(names.FIRST_FAILED_AT)) or _moment(envelope.timestamp),
         origin=claimed if claimed in dlq.origins else None,
         claimed=printable(claimed),
-        exchange=_text(headers, names.ORIGIN_EXCHANGE) if tells_origin else str(death.get("exchange", "")),
-        routing_key=_text(headers, names.ORIGIN_KEY) if tells_origin else _first(death.get("routing-keys")),
-        subscriber=_text(headers, names.SUBSCRIBER),
+        exchange=text_header(headers, names.ORIGIN_EXCHANGE) if tells_origin else str(death.get("exchange", "")),
+        routing_key=text_header(headers, names.ORIGIN_KEY) if tells_origin else _first(death.get("routing-keys")),
+        subscriber=text_header(headers, names.SUBSCRIBER),
         replays=replays_of(headers),
         traceback=_lines(headers, names.TRACEBACK),
-        host=_text(headers, names.HOST),
-        release=_text(headers, names.RELEASE),
+        host=text_header(headers, names.HOST),
+        release=text_header(headers, names.RELEASE),
     )
 
 
@@ -257,7 +257,7 @@ def replay_envelope(
     headers[names.REPLAYS] = letter.replays + 1
     if edited is not None:
         headers[names.EDITED_AT] = moment
-    elif earlier := _text(letter.envelope.headers, names.EDITED_AT):
+    elif earlier := text_header(letter.envelope.headers, names.EDITED_AT):
         headers[names.EDITED_AT] = earlier
     envelope = letter.envelope._replace(headers=headers, expiration_ms=None)
     return envelope if edited is None else envelope._replace(body=edited, content_encoding=None)
@@ -304,11 +304,6 @@ def _as_text(value: object) -> str:
 
 def _first(value: object) -> str:
     return value[0] if isinstance(value, list) and value and isinstance(value[0], str) else ""
-
-
-def _text(headers: Mapping[str, Any], name: str) -> str:
-    value = headers.get(name)
-    return printable(value) if isinstance(value, str) else ""
 
 
 def _lines(headers: Mapping[str, Any], name: str) -> str:

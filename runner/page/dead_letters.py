@@ -104,12 +104,12 @@ class DeadLetterDesk:
     async def replay(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Replay dead letters to the queue in which they failed; return how many moved, and why others stayed."""
         choices, filters = self._selected(about)
-        return _summary_to_json(await self._work(filters, len(filters.ids), lambda ops: ops.replay(choices, _ignore)))
+        return _summary_to_json(await self._work(filters, len(filters.ids), lambda ops: ops.replay(choices)))
 
     async def drop(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Delete dead letters."""
         choices, filters = self._selected(about)
-        return _summary_to_json(await self._work(filters, len(filters.ids), lambda ops: ops.drop(choices, _ignore)))
+        return _summary_to_json(await self._work(filters, len(filters.ids), lambda ops: ops.drop(choices)))
 
     async def attempt(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Call this process's handlers with copies of dead letters; the broker does not change."""
@@ -175,10 +175,6 @@ def _summary_to_json(summary: Summary) -> dict[str, Any]:
         "stayed": dict(summary.stayed),
         "unseen": summary.unseen,
     }
-
-
-def _ignore(_: DeadLetterMessage) -> None:
-    pass
 
 
 class PauseDesk:

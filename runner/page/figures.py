@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runner.metrics import Samples, Value, quantile
+from runner.metrics import Samples, as_number, quantile
 
 WINDOW_S = 15.0
 """Length of the window that rates and durations cover."""
@@ -50,7 +50,7 @@ class Figures:
         rates: dict[tuple[str, ...], dict[str, float | None]] = {}
         for labels, value in self._samples.get("runner_messages_total", {}).items():
             *place, outcome = labels
-            totals.setdefault(tuple(place), {})[outcome] = _number(value)
+            totals.setdefault(tuple(place), {})[outcome] = as_number(value)
             rates.setdefault(tuple(place), {})[outcome] = self._rate("runner_messages_total", labels)
         errors = self._errors()
         return [
@@ -99,14 +99,14 @@ class Figures:
             if labels[-1] == "confirmed":
                 rate, total = found.get(place_of(labels), (None, 0.0))
                 rates = (rate, self._rate("runner_published_total", labels))
-                found[place_of(labels)] = _sum(rates), total + _number(value)
+                found[place_of(labels)] = _sum(rates), total + as_number(value)
         return found
 
     def _errors(self) -> dict[tuple[str, ...], list[tuple[str, float]]]:
         """Return the classes of errors and their counts, by subscriber."""
         found: dict[tuple[str, ...], list[tuple[str, float]]] = {}
         for (*place, error_type), value in self._samples.get("runner_handler_errors_total", {}).items():
-            found.setdefault(tuple(place), []).append((error_type, _number(value)))
+            found.setdefault(tuple(place), []).append((error_type, as_number(value)))
         return {place: sorted(all_, key=lambda each: -each[1])[:MAX_ERRORS] for place, all_ in found.items()}
 
     def _rate(self, name: str, labels: tuple[str, ...]) -> float | None:
@@ -114,7 +114,7 @@ class Figures:
         before = self._base.get(name, {}).get(labels)
         if before is None or not self._seconds:
             return None
-        return max(0.0, _number(self._samples[name][labels]) - _number(before)) / self._seconds
+        return max(0.0, as_number(self._samples[name][labels]) - as_number(before)) / self._seconds
 
     def _time(self, name: str, labels: tuple[str, ...], share: float) -> float | None:
         now, before = self._samples.get(name, {}).get(labels), self._base.get(name, {}).get(labels)
@@ -124,15 +124,10 @@ class Figures:
 
     def _gauge(self, name: str, labels: tuple[str, ...]) -> float | None:
         value = self._samples.get(name, {}).get(labels)
-        return None if value is None else _number(value)
+        return None if value is None else as_number(value)
 
 
 def _sum(rates: Any) -> float | None:
     """Return the sum of the known rates; None if no rate is known."""
     known = [rate for rate in rates if rate is not None]
     return sum(known) if known else None
-
-
-def _number(value: Value) -> float:
-    assert not isinstance(value, list)
-    return value
