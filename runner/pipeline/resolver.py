@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from runner.config.fields import DAY_S
-from runner.config.guesses import file_near
 from runner.config.loader import PipelineFile
 from runner.config.name_fields import is_schema_file
 from runner.config.producer_spec import ProducerSpec
@@ -214,6 +213,8 @@ class _Resolver:
                 self._no_file(path, name)
 
     def _no_file(self, path: PathParts, name: str) -> None:
+        from runner.config.guesses import file_near
+
         meant = file_near(self._loaded.path.parent, name)
         help_ = f'did you mean "{meant}"?' if meant else "the path is relative to this file"
         self._note("no-such-file", path, f'there is no file "{name}"', help_)
