@@ -292,9 +292,6 @@ def _known_value(path: KeyPath, value: object, code: str, document: Document) ->
     if isinstance(value, dict) and len(value) == 1 and path[-1:] in (("from",), ("store",)):
         key, inner = next(iter(value.items()))
         return (f'write "{path[-1]}: {inner or key}"', None) if isinstance(inner or key, str) else None
-    if isinstance(value, list) and path[-2:] == ("retry", "delay"):
-        help_ = "there are no lists of delays: `delay: 1s` and `max_delay: 30s` make them 1s, 2s, 4s, …, 30s"
-        return f"{help_}; a handler chooses its own by `raise RetryLater(after=…)`", None
     if not isinstance(value, str):
         return None
     from runner.config.guesses import cron_at, function_in  # only for files with mistakes

@@ -29,7 +29,7 @@ def problems(text: str) -> list[Problem]:
         (f"{SHIP}    to: {{done: {{delay: 2h}}}}\n", "write `to: {name: done, delay: 2h}`"),
         (f"{SHIP}    to:\n      done:\n      delay: 2h\n", "write `to: {name: done, delay: 2h}`"),
         (f"{SHIP}    to:\n      - done: {{delay: 2h}}\n      - orders\n", "write `- {name: done, delay: 2h}`"),
-        (SHIP.replace("from: orders", "from: {queue: orders}"), 'write "from: orders"'),
+        (SHIP.replace("from: orders", "from: {queue: orders}"), "write `from: orders`"),
         # what excludes a key beside it
         (f'{REPORT}    every: 1d\n    at: "06:30"\n', 'write `cron: "30 6 * * *"`, in place of "every: 1d", too'),
         (f"{REPORT}    every: 1d\n    timezone: UTC\n", 'write `cron: "0 0 * * *"` in place of "every", or remove'),
@@ -40,7 +40,10 @@ def problems(text: str) -> list[Problem]:
             "a year or a month is no unit: write days, as in 30d, at most 365d",
         ),
         (f"{SHIP}    retry: {{attempts: 3, delay: 100 weeks}}\n", "write a duration between 0ms and 7d"),
-        (f"{SHIP}    retry: {{attempts: 3, delay: [1s, 5s]}}\n", "there are no lists of delays"),
+        (
+            f"{SHIP}    retry: {{attempts: 3, delay: [1s, 5s]}}\n",
+            "there is no list of delays: write `attempts: 3`, `delay: 1s`",
+        ),
         (
             f"{SHIP}    retry: {{attempts: 3, backoff: 3}}\n",
             "exponential doubles the delay; there are no other factors",
