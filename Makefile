@@ -5,8 +5,8 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests wait as long as they work, for brokers and for processes: two workers keep one core busy.
-WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+# Tests wait half of their time, for brokers and for processes; with two workers for each core, timeouts of tests are too short.
+WORKERS ?= $(shell echo $$((3 * $$(nproc) / 2)))
 # RABBITMQ=4.3 (or 4.0, 3.10) runs the tests on that line of RabbitMQ, in a Debian root below BROKERS; without it they
 # run on this machine's own. Several working copies can share one BROKERS.
 BROKERS ?= .brokers
