@@ -6,6 +6,8 @@ import contextlib
 import os
 import secrets
 import signal
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Client, Listener
@@ -204,6 +206,16 @@ def _lent(name: str, config: pytest.Config) -> Broker:
     return Broker(answer)
 
 
+@pytest.fixture(autouse=True)
+def _modules() -> Iterator[None]:
+    """Forget what a test has imported from its folder: a module of the same name may stand in that of the next one."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(tempfile.gettempdir()):
+            del sys.modules[name]
+
+
 @pytest.fixture
 def own_node(request: pytest.FixtureRequest, installed: None) -> Iterator[Node]:
     """A fresh RabbitMQ node for this test alone, to kill, freeze and alarm; `@pytest.mark.node(…)` has its options."""
@@ -216,7 +228,7 @@ def own_node(request: pytest.FixtureRequest, installed: None) -> Iterator[Node]:
 def no_file_left_open(tmp_path: Path) -> Iterator[None]:
     """Fail where a thread or a connection of a broker in a file outlives its test."""
     yield
-    threads = [thread for thread in threading.enumerate() if thread.name == "runner-queue-file"]
+    threads = [thread for thread in threading.enumerate() if thread.name == "runner-queue-file" and thread.is_alive()]
     links = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
     files = [link for link in links if link.startswith(f"{tmp_path}{os.sep}")]
     assert (threads, files) == ([], []), "left open"

@@ -1,9 +1,8 @@
-"""Each unit test starts with the same log and without modules of earlier tests, whatever ran before in its process."""
+"""Each unit test starts with the same log, whatever ran before it in its process."""
 
 import io
 import logging
 import sys
-import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -16,16 +15,6 @@ from runner import log
 def _log() -> None:
     """Configure the log into memory: what a test needs of it must not come from a test that ran earlier."""
     log.configure(format="json", stream=io.StringIO())
-
-
-@pytest.fixture(autouse=True)
-def _modules() -> Iterator[None]:
-    """Forget what a test has imported from its folder: a module of the same name may stand in that of the next one."""
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if (getattr(sys.modules[name], "__file__", None) or "").startswith(tempfile.gettempdir()):
-            del sys.modules[name]
 
 
 @pytest.fixture

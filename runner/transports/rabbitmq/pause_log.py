@@ -66,7 +66,7 @@ stream does not find it again.
 """
 
 WRITE_S = 20.0
-"""How long a change is tried again while the node starts."""
+"""How long a change is tried again while the node starts or the connection is lost."""
 
 CLOSE_S = 5.0
 OFFSET = "x-stream-offset"
@@ -106,18 +106,21 @@ class PauseLog:
     async def write(self, change: PauseChange) -> None:
         """Append a change, and return when the broker has confirmed it. Raises BrokerUnavailable.
 
-        A node that has just started may have no access to its streams yet: they are tried again for a while.
+        It is tried again for a while where the connection is lost, and where a node that has just started has no access
+        to its streams yet. The same change twice is harmless.
         """
         give_up_at = asyncio.get_running_loop().time() + WRITE_S
+        connection = None
         for delay_s in backoff_delays():
             try:
                 with loss_as_error:
-                    await self._declare(await self._connection.ready())
+                    connection = await self._connection.ready()
+                    await self._declare(connection)
                 await self._append(change)
                 return
             except (PublishFailed, PublishUnknown, ConnectionClosedByUs, *CHANNEL_ERRORS) as error:
-                is_starting = "down or inaccessible" in str(error)
-                if not is_starting or asyncio.get_running_loop().time() + delay_s > give_up_at:
+                is_for_now = "down or inaccessible" in str(error) or (connection is not None and is_lost(connection))
+                if not is_for_now or asyncio.get_running_loop().time() + delay_s > give_up_at:
                     raise BrokerUnavailable(
                         f'queue "{self._queue.name}" does not take the change: {error}',
                         "`runner plan` shows whether it exists, `runner export permissions` what a user needs",
