@@ -28,10 +28,13 @@ from runner.config.messages import closest
 from runner.redaction import mask_passwords
 
 _OUTPUT = ("-o", "-O", "--output", "--out", "--output-file", "--out-file", "--outfile", "--save")
-_ARGUMENTS = {"PATH": {"path", "paths"}, "NAME": {"name", "queue", "queues"}, "PAYLOAD": {"payload"}}
+_ARGUMENTS = {"PATH": {"path", "paths"}, "NAME": {"name", "queue", "queues"}, "PAYLOAD": {"payload"}, "DIR": {"folder"}}
 _PAYLOADS = {"publish": ['{"id": 1}'], "call": ['{"id": 1}']}
 _NAMED = {"pause": ("subscribers",), "resume": ("subscribers",), "tap": ("events", "queues")}
 _DRY = ("--dry-run", "--check", "--plan", "--simulate", "--diff")
+
+_SELECTS = {"--yes", "--body"}
+"""Options of commands that change many messages: an option that is not known may be a filter, and is not left out."""
 
 _MAX_STEPS = 8
 """How many mistakes of one command line are mended together."""
@@ -211,7 +214,8 @@ def _unknown_option(context: click.Context, name: str, arguments: list[str]) -> 
     if near := next(parts, None) or closest(name, own, likeness=0.75) or next(ends, None):
         return message, Rewrite([re.sub(rf"^{re.escape(name)}(?=$|=)", near, item) for item in arguments])
     options = ", ".join(option for option in own if option.startswith("--"))
-    return message, f"write one of: {options}; or leave it out" if options else str(_left_out(name, arguments))
+    leave = "" if _SELECTS & {*own} else "; or leave it out"
+    return message, f"write one of: {options}{leave}" if options else str(_left_out(name, arguments))
 
 
 def _option_of_group(context: click.Context, group: click.Group, name: str, arguments: list[str]) -> Help:
@@ -270,7 +274,7 @@ def _option_meant(context: click.Context, name: str, own: list[str], arguments: 
         left = _left_out(name, arguments)
         if remark.startswith(LEFT_OUT) or (name in _DRY and context.info_name in READS):
             return _without(left, "" if name in _DRY else remark.removeprefix(LEFT_OUT))
-        help_ = remark or help_ or left
+        help_ = remark or help_ or ("" if _SELECTS & {*own} else left)
     return help_
 
 
@@ -471,6 +475,9 @@ def _too_much(context: click.Context, arguments: list[str], message: str) -> tup
     if extra and before[:2] == "--" and "=" in before:
         rest[start - 1] += f" {text}"
         return f"the value of {before.partition('=')[0]} is in several pieces", Rewrite(rest)
+    if extra and arguments[start - 2] == "--set" and before[:1] != "-":
+        rest[start - 1] += f"={text}"
+        return f"--set {before} needs a value", Rewrite(rest)
     if extra and "--reason" in names and "--reason" not in arguments:
         return f"{path} has more arguments than it takes", Rewrite([*rest, "--reason", text])
     if extra and not any(isinstance(item, click.Argument) for item in context.command.params):

@@ -53,12 +53,12 @@ def _boolean(value: object) -> bool:
     if isinstance(value, str) and value.lower() in ("true", "false"):
         meant = value.lower()
         help_ = f"remove the quotes: {meant}"
-    elif not isinstance(value, Interpolated) and (meant := _SWITCHES.get(str(value).lower(), "")):
+    elif not isinstance(value, Interpolated) and (meant := SWITCHES.get(str(value).lower(), "")):
         help_ = f"write {meant}"
     raise spec_error("wrong-type", f"must be true or false, not {describe(value)}", help_, replacement=meant)
 
 
-_SWITCHES = {
+SWITCHES = {
     **dict.fromkeys(("yes", "on", "y", "1", "enabled", "enable"), "true"),
     **dict.fromkeys(("no", "off", "n", "0", "disabled", "disable"), "false"),
 }
@@ -246,6 +246,8 @@ def _share(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         percent = round(value * 100) if value < 1 else value if value >= 10 else 50  # 5 may be a number of failures
         help_ = f"write it in percent, as in {percent}%"
+        if value >= 1 and value == int(value) and value < 10:
+            help_ = "write a share in percent, as in 50%: it is not a number of them"
         raise spec_error("bad-share", f"must be a share in percent, not {describe(value)}", help_)
     try:
         share = parse_share(value) if isinstance(value, str) else None

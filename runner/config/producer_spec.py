@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from runner.config.document import Interpolated
 from runner.config.field_types import TEXT
-from runner.config.fields import DAY_S, Boolean, Duration, OpaqueMap, Rate, Text, duration, text
+from runner.config.fields import DAY_S, SWITCHES, Boolean, Duration, OpaqueMap, Rate, Text, duration, text
 from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ImportPath, file_name
 from runner.config.spec_model import Conflict, SpecModel
@@ -65,6 +65,8 @@ def _once(value: object) -> str | None:
     is_flag = isinstance(value, bool) or (isinstance(value, Interpolated) and value in ("true", "false"))
     if is_flag:
         return "true" if value in (True, "true") else None
+    if meant := SWITCHES.get(str(value).lower()):
+        raise spec_error("bad-once", f"must be true, false or a text, not {describe(value)}", f"write {meant}")
     if isinstance(value, str) and value:
         return text(value)
     help_ = f'put it in quotes: "{value}"' if isinstance(value, int | float) else "write true, or a text such as v2"

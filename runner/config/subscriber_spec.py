@@ -3,6 +3,7 @@
 # Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -166,6 +167,14 @@ class DedupeSpec(SpecModel):
     )
 
 
+def _no_key_alone(value: object) -> object:
+    """Refuse the path of a key in the place of the window."""
+    if type(value) is str and re.fullmatch(r"(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*|\w*(?:id|Id|ID|key|Key|number)", value):
+        message = f"must be a duration or a map, not the text {quoted(value)}"
+        raise spec_error("bad-duration", message, f"write {{window: 1h, key: {value}}}")
+    return value
+
+
 OffsetWord = Literal["stored", "first", "last", "next"]
 
 
@@ -179,7 +188,11 @@ RetryField = Annotated[RetrySpec, BeforeValidator(_retry, json_schema_input_type
 BatchField = Annotated[BatchSpec, BeforeValidator(_batch, json_schema_input_type=int | BatchSpec)]
 TripField = Annotated[TripSpec, short_form(TripSpec, str | TripSpec)]
 OffsetField = Annotated[Duration | OffsetWord, BeforeValidator(_offset, json_schema_input_type=OffsetWord | str)]
-DedupeField = Annotated[DedupeSpec, short_form(DedupeSpec, str | DedupeSpec)]
+DedupeField = Annotated[
+    DedupeSpec,
+    short_form(DedupeSpec, str | DedupeSpec),
+    BeforeValidator(_no_key_alone, json_schema_input_type=str | DedupeSpec),
+]
 
 
 # Subscribers

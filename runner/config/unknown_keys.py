@@ -251,7 +251,11 @@ class UnknownKeys:
         block = re.search(rf"^[\"']?{re.escape(key)}[\"']?[ ]*:.*(?:\n(?:[ \t#-].*)?)*", text, re.MULTILINE)
         anchors = re.findall(r"(?:^|[\s\[{{,])&([^\s,\[\]{}]+)", block[0]) if block and len(path) == 1 else []
         is_used = any(f"*{anchor}" in text for anchor in anchors) or key.startswith((".", "_"))
-        return f"x-{re.sub(r'^[._-]+', '', key)}" if is_used and self._root is PipelineSpec and len(path) == 1 else ""
+        return (
+            f"x-{re.sub(r'^(?:[._-]+|x_)', '', key)}"
+            if is_used and self._root is PipelineSpec and len(path) == 1
+            else ""
+        )
 
     def _excluded(self, parent: dict[str, Any], model: type[SpecModel], key: str) -> str:
         """Return the key beside a proposed one that excludes it, with its value; it is taken out of the data."""

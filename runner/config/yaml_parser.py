@@ -313,7 +313,11 @@ class _Composer:
     def _report_duplicate(self, key: str, first: Span, other: Node, node: Node, span: Span, path: KeyPath) -> None:
         """Report a key that is there a second time. What the second of two sections has more is put into the first."""
         help_ = "keep one of the two"
-        if plain_data(node) == plain_data(other):
+        lines = self._text.splitlines()
+        merged = [re.search(r"<<\s*:\s*(\*[\w-]+)", lines[at.line - 1]) for at in (first, span)]
+        if key == "<<" and all(merged):
+            help_ = f"write one in place of both: <<: [{', '.join(found[1] for found in merged if found)}]"
+        elif plain_data(node) == plain_data(other):
             help_ = (
                 f"remove it{'' if isinstance(node, ScalarNode) else ' and what is below it'}: it says the same again"
             )

@@ -108,6 +108,15 @@ def explain_effect(module: str, effect: Effect) -> ImportProblem:
     return ImportProblem(EFFECT, text, filled(help_, match.groupdict()), place=at)
 
 
+def _type_of(source: str) -> str:
+    """Return the name of the type of a literal, `int` for other expressions."""
+    try:
+        value = ast.literal_eval(source)
+    except (SyntaxError, ValueError):
+        return "int"
+    return "str | None" if value is None else type(value).__name__
+
+
 def in_one_line(error: BaseException) -> str:
     """Return the type and the text of an error; for pydantic's without the input, which may be secret."""
     if isinstance(error, ValidationError):
@@ -308,6 +317,7 @@ def _in_table(failure: Failure) -> ImportProblem | None:
             if frame is not None and words.get("field"):
                 at = field_place(frame.file, frame.line, words["field"], words.get("model", ""))
                 words["rest"] = linecache.getline(frame.file, at.line).partition("=")[2].strip()
+                words["kind"] = _type_of(words["rest"])
             return failure.problem(filled(what, words), filled(help_, words), at)
     return None
 

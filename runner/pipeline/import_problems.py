@@ -318,7 +318,7 @@ def _help_elsewhere(name: str, folders: Sequence[str], rest: str) -> str:
                 return f"rename {file} to {file.replace('-', '_')}: a module's name has no hyphen"
         for path in itertools.chain.from_iterable(sorted(folder.glob(f"{'*/' * depth}{name}*")) for depth in (1, 2, 3)):
             parts = path.relative_to(folder).with_suffix("").parts
-            if parts[-1] != name or not all(map(str.isidentifier, parts)):
+            if parts[-1] != name or not all(map(str.isidentifier, parts)) or not is_of_the_user(str(path)):
                 continue
             if path.suffix == ".py" or modules_in([str(path)]):
                 if len(parts) == 2 and not (path.parent / "__init__.py").is_file():

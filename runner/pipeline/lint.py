@@ -228,7 +228,7 @@ def _low_prefetch(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]
     for name, subscriber in spec.subscribers.items():
         held = subscriber.prefetch
         if held is not None and subscriber.batch is None and held < subscriber.concurrency:
-            message = f"only {held} of {subscriber.concurrency} handlers can run at once: {held} messages are held"
+            message = f"only {held} of {subscriber.concurrency} handlers can run at once: no more messages are held"
             help_text = f"write `prefetch: {subscriber.concurrency}`, remove it, or write `concurrency: {held}`"
             path = ("subscribers", name, "prefetch")
             yield loaded.problem("low-prefetch", path, message, help_text, severity="warning")

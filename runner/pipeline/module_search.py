@@ -244,7 +244,7 @@ def imported_names(file: str, package: str) -> Sequence[str]:
     """Return the names that a source file imports. Those of a `from` may be attributes."""
     try:
         return _imported_names(file, package, os.stat(file).st_mtime_ns)
-    except (SyntaxError, ValueError, OSError):  # the import reports it
+    except (SyntaxError, ValueError, OSError, MemoryError, RecursionError, SystemError):  # the import reports it
         return ()
 
 

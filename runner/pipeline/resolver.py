@@ -217,6 +217,9 @@ class _Resolver:
 
         meant = file_near(self._loaded.path.parent, name)
         help_ = f'did you mean "{meant}"?' if meant else "the path is relative to this file"
+        if found := sorted(self._loaded.path.parent.glob(name)) if "*" in name else []:
+            names = " and ".join(each.name for each in found[:3])
+            help_ = f"it is no pattern: write a producer for each file, as for {names}"
         self._note("no-such-file", path, f'there is no file "{name}"', help_)
 
     def _broker(self) -> BrokerSettings:

@@ -125,6 +125,17 @@ REWRITTEN = [
     ("--log-level debug up pipeline.yaml", '"runner" has no option --log-level', "up --log-level debug pipeline.yaml"),
     ("-f pipeline.yaml up", '"runner" has no option -f', "up pipeline.yaml"),
     ("dead retry pipeline.yaml", '"runner dead" has no command "retry"', "dead replay pipeline.yaml"),
+    ("init --name shop", '"runner init" has no option --name', "init shop"),
+    (
+        "dead replay pipeline.yaml --filter order.id=7",
+        '"runner dead replay" has no option --filter',
+        "dead replay pipeline.yaml --body order.id=7",
+    ),
+    (
+        "config pipeline.yaml --set subscribers.ship.concurrency 20",
+        "--set subscribers.ship.concurrency needs a value",
+        "config pipeline.yaml --set subscribers.ship.concurrency=20",
+    ),
     ("up pipeline.yaml --watch-files", '"runner up" has no option --watch-files', "up pipeline.yaml --watch"),
     ("up pipeline.yaml --watch=true", "option '--watch' does not take a value", "up pipeline.yaml --watch"),
     ("up pipeline.yaml --watch=false", "option '--watch' does not take a value", "up pipeline.yaml"),

@@ -48,6 +48,9 @@ def problems(text: str) -> list[Problem]:
             f"{SHIP}    retry: {{attempts: 3, backoff: 3}}\n",
             "exponential doubles the delay; there are no other factors",
         ),
+        (f"{SHIP}    dedupe: order.id\n", "write {window: 1h, key: order.id}"),
+        (f"{SHIP}    trip: {{failures: 5}}\n", "write a share in percent, as in 50%: it is not a number of them"),
+        ("producers: {make: {handler: 'shop:make', to: orders, once: no}}\n" + SHIP, "write false"),
         (f"{SHIP}    concurrency: ${{EMPTY}}\n", "set it, or write a default, as in ${EMPTY:-1}"),
         (f"{SHIP}    timeout: ${{EMPTY}}\n", "set it, or write a default, as in ${EMPTY:-1s}"),
         # several documents, and the end of one

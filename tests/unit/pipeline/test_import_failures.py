@@ -755,7 +755,7 @@ def test_what_a_library_says_is_told_in_our_words(project: Path, code: str, expe
 
 
 def test_each_row_of_the_table_has_the_names_that_its_texts_use() -> None:
-    always = {"error", "type", "text", "python", "rest"}
+    always = {"error", "type", "text", "python", "rest", "kind"}
     for _, what, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
         assert {*re.compile(pattern).groupindex, *always}.issuperset(re.findall(r"\{(\w+)\}", what + help_)), what
 
