@@ -146,22 +146,24 @@ def _option(argument: str, value: object) -> str:
 
     option, word = OPTION_OF_ARGUMENT[argument], foreign_word("queue", argument)
     values = word.values(value) if word is not None and word.key == option else []
-    if not values and isinstance(value, str | int) and option != "dead_letter":
+    if not values and isinstance(value, str | int) and (option != "dead_letter" or argument.endswith("-key")):
         values = [(str(value).lower() if isinstance(value, bool) else str(value), "")]
+    if option == "dead_letter" and not values:
+        return "write `dead_letter: QUEUE` in the queue instead: it names the queue, and the runner makes the way to it"
     return f'write "{option}: {values[0][0]}" in the queue instead' if values else f'write "{option}" instead'
 
 
 def _queue_arguments(value: object) -> object:
     if isinstance(value, dict):
         raise_conflicts(
-            Conflict(
-                (key,),
-                f'"{key}" is set by an option of its own',
-                _option(key, value[key]),
-                "modelled-argument",
-            )
-            for key in value
+            Conflict((key,), f'"{key}" is set by an option of its own', _option(key, item), "modelled-argument")
+            for key, item in value.items()
             if key in OPTION_OF_ARGUMENT
+        )
+        raise_conflicts(
+            Conflict((key,), f'"{key}" is no argument of AMQP', f'move "{key}" into the queue', "modelled-argument")
+            for key in value
+            if key in OPTION_OF_ARGUMENT.values()
         )
     return value
 
