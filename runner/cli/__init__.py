@@ -124,7 +124,6 @@ def main() -> None:
         from runner.cli.output import exit_process
 
         exit_process(code)  # a module of handlers has started a thread, which may never end
-    gc.freeze()  # Python looks through all that is there when it ends, twice
     sys.exit(code)
 
 
