@@ -8,6 +8,7 @@ import glob
 import importlib
 import importlib.util
 import inspect
+import itertools
 import linecache
 import os
 import re
@@ -134,7 +135,7 @@ def _frames(error: BaseException) -> Iterator[Frame]:
     own = (importlib.__file__, os.path.dirname(__file__) + os.sep)
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
-        if not file.startswith(("<frozen", *own)):
+        if not file.startswith(("<", *own)):  # generated code is in no file
             is_top = frame.f_code.co_name == "<module>"
             yield Frame(file, line or 1, str(frame.f_globals.get("__name__")), is_top, frame.f_globals)
 
@@ -307,9 +308,10 @@ def _in_table(failure: Failure) -> ImportProblem | None:
     classes = " ".join(kind.__name__ for kind in type(error).__mro__)
     subject = f"{raiser} {'library ' if failure.is_in_library else ''}{classes}: {text}"
     for place, what, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
-        frame = failure.statement if place == "statement" else failure.innermost
-        line = linecache.getline(frame.file, frame.line).rstrip() if frame is not None else ""
-        if place != "warning" and (match := re.search(pattern, f"{subject}\n{line}")):
+        found = failure.statement if place == "statement" else failure.innermost
+        for frame, line in _lines(found) if place != "warning" else ():
+            if not (match := re.search(pattern, f"{subject}\n{line}")):
+                continue
             shown = in_one_line(error).removeprefix("ProcessEnded: ")
             words = {"error": shown, "type": error_type(error), "text": text, "python": shlex.quote(sys.executable)}
             words |= {name: value or "" for name, value in match.groupdict().items()}
@@ -320,6 +322,17 @@ def _in_table(failure: Failure) -> ImportProblem | None:
                 words["kind"] = _type_of(words["rest"])
             return failure.problem(filled(what, words), filled(help_, words), at)
     return None
+
+
+def _lines(frame: Frame | None) -> Iterator[tuple[Frame | None, str]]:
+    """Yield the line of a frame, and those of its class: Python 3.14 evaluates annotations at the end of it."""
+    lines = linecache.getlines(frame.file)[frame.line - 1 :] if frame is not None else []
+    yield frame, lines[0].rstrip() if lines else ""
+    if frame is not None and lines and lines[0].lstrip().startswith("class "):
+        depth = len(lines[0]) - len(lines[0].lstrip())
+        block = itertools.takewhile(lambda line: not line.strip() or line[: depth + 1].isspace(), lines[1:])
+        for number, line in enumerate(block, frame.line + 1):
+            yield frame._replace(line=number), line.rstrip()
 
 
 def _missing_file(failure: Failure) -> ImportProblem | None:

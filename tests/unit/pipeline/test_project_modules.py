@@ -16,6 +16,8 @@ from runner.pipeline.project_modules import ProjectModules
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProjectModules]:
     """The modules of a project in `tmp_path`: `work`, and the package `shop` with two modules."""
+    for name in ("work", "shop", "lazy_one", "acme"):  # a test of another folder may have left one
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")

@@ -75,7 +75,7 @@ def test_all_lines_of_python_2_are_named_at_once(tmp_path: Path) -> None:
         compile(file.read_text(), str(file), "exec")
     problem = not_python("app", str(file), caught.value)
     assert 'write "except KeyError as e:"' in problem.hint
-    assert "in line 4 write print(…)" in problem.hint
+    assert "write print(…)" in problem.hint  # at its line, or as the first error: Python 3.14 takes the `except`
     assert 'in line 5 write "raise ValueError("x")"' in problem.hint
 
 
