@@ -208,9 +208,10 @@ def _lent(name: str, config: pytest.Config) -> Broker:
 
 @pytest.fixture(autouse=True)
 def _modules() -> Iterator[None]:
-    """Forget what a test has imported from its folder: a module of the same name may stand in that of the next one."""
-    before = set(sys.modules)
+    """Forget what a test has imported, and from where: the next folder may have a module of the same name."""
+    before, path = set(sys.modules), list(sys.path)
     yield
+    sys.path[:] = path
     for name in set(sys.modules) - before:
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(tempfile.gettempdir()):
             del sys.modules[name]

@@ -265,7 +265,8 @@ def _option_meant(context: click.Context, name: str, own: list[str], arguments: 
                 f"for the broker, write it in the URL: --broker amqp://HOST:{value}; for HTTP, --http 127.0.0.1:{value}"
             )
         if meant == "--json" and meant in own and value:
-            return Rewrite([*before, *([meant] if "json" in value.lower() else []), *after])
+            is_json = "json" in value.lower()
+            return Rewrite([*before, *([meant] if is_json else []), *after], "write" if is_json else LEFT_OUT)
         if first in own:
             value = re.sub(r"^:?(\d+)$", r"127.0.0.1:\1", value) if first == "--http" else value
             value = f"{value}.yaml" if first == "--overlay" and not Path(value).suffix else value

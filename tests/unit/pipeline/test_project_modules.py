@@ -18,7 +18,8 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
     """The modules of a project in `tmp_path`: `work`, and the package `shop` with two modules."""
     for name in ("work", "shop", "lazy_one", "acme"):  # a test of another folder may have left one
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    others = [folder for folder in sys.path if not Path(folder, "shop.py").is_file()]  # it would win over a package
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *others])
     monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     (tmp_path / "shop").mkdir()
