@@ -109,7 +109,7 @@ def managed_project(tmp_path: Path, unique: str, managed: Broker, managed_sweepe
 
 @pytest.fixture
 def project_with_api(managed_project: Project, managed: Broker) -> Project:
-    """The same, which is told of the management API."""
+    """The same project, which knows the address of the management API."""
     managed_project.place = Place.at(managed.url, "--management", managed.management_url)
     return managed_project
 

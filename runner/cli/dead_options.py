@@ -170,9 +170,9 @@ _BEGINNING = re.compile("[0-9a-f]{4,31}")
 
 def whole_id(given: str, ids: Collection[str]) -> str:
     """Return the id that is meant by its beginning; an unknown one as it is given. Raises AmbiguousId."""
-    known = [given] if given in ids else sorted(each for each in ids if each.startswith(given))
-    if given not in ids and not _BEGINNING.fullmatch(given):
+    if given in ids or not _BEGINNING.fullmatch(given):
         return given
+    known = sorted(each for each in ids if each.startswith(given))
     if len(known) > 1:
         message = f'the ids of {len(known)} dead letters begin with "{given}"'
         raise AmbiguousId(message, f"write more of one: {', '.join(known[:3])}")

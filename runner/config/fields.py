@@ -244,9 +244,8 @@ Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=str), RATE
 
 def _share(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        percent = round(value * 100) if value < 1 else value if value >= 10 else 50  # 5 may be a number of failures
-        help_ = f"write it in percent, as in {percent}%"
-        if value >= 1 and value == int(value) and value < 10:
+        help_ = f"write it in percent, as in {round(value * 100) if value < 1 else value}%"
+        if 1 <= value < 10:  # it may be a number of failures
             help_ = "write a share in percent, as in 50%: it is not a number of them"
         raise spec_error("bad-share", f"must be a share in percent, not {describe(value)}", help_)
     try:

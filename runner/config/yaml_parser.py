@@ -313,10 +313,8 @@ class _Composer:
     def _report_duplicate(self, key: str, first: Span, other: Node, node: Node, span: Span, path: KeyPath) -> None:
         """Report a key that is there a second time. What the second of two sections has more is put into the first."""
         help_ = "keep one of the two"
-        lines = self._text.splitlines()
-        merged = [re.search(r"<<\s*:\s*(\*[\w-]+)", lines[at.line - 1]) for at in (first, span)]
-        if key == "<<" and all(merged):
-            help_ = f"write one in place of both: <<: [{', '.join(found[1] for found in merged if found)}]"
+        if key == "<<" and (merged := self._merged_aliases(first, span)):
+            help_ = f"write one in place of both: <<: [{', '.join(merged)}]"
         elif plain_data(node) == plain_data(other):
             help_ = (
                 f"remove it{'' if isinstance(node, ScalarNode) else ' and what is below it'}: it says the same again"
@@ -330,6 +328,12 @@ class _Composer:
                 other.nodes |= {name: entry for name, entry in node.nodes.items() if name not in other.nodes}
         message = f'the key "{key}" is already written in line {first.line}'
         self.problems.append(_problem("duplicate-key", message, help_, span, path))
+
+    def _merged_aliases(self, *spans: Span) -> list[str]:
+        """Return the aliases after some `<<`, as in `*slow`; none if one of them has something else."""
+        lines = self._text.splitlines()
+        found = [re.search(r"<<\s*:\s*(\*[\w-]+)", lines[span.line - 1]) for span in spans]
+        return [match[1] for match in found if match] if all(found) else []
 
     def _report_tag(self, event: Any, path: KeyPath) -> None:
         """Report a tag, with what stands for it here; that a value is text or a number needs none, and is mended."""

@@ -307,9 +307,9 @@ def _in_table(failure: Failure) -> ImportProblem | None:
     raiser = frames[-1][0].f_globals.get("__name__") if frames else ""
     classes = " ".join(kind.__name__ for kind in type(error).__mro__)
     subject = f"{raiser} {'library ' if failure.is_in_library else ''}{classes}: {text}"
+    lines = {"statement": [*_lines(failure.statement)], "innermost": [*_lines(failure.innermost)]}
     for place, what, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
-        found = failure.statement if place == "statement" else failure.innermost
-        for frame, line in _lines(found) if place != "warning" else ():
+        for frame, line in lines.get(place, ()):
             if not (match := re.search(pattern, f"{subject}\n{line}")):
                 continue
             shown = in_one_line(error).removeprefix("ProcessEnded: ")

@@ -62,7 +62,7 @@ class Audit:
         (self._project.folder / "may_work").touch()
 
     async def reach(self, count: int) -> None:
-        """Return when so many are handled."""
+        """Wait until that number of messages has been handled."""
         await until(lambda: len(self.done()) >= count, f"{count} are handled", 60)
 
 
