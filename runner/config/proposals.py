@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from runner.config import guesses
 from runner.config.document import Interpolated
+from runner.config.fields import SWITCHES
 from runner.config.foreign_words import ForeignWord, foreign_word
 from runner.config.messages import quoted
 from runner.config.models import model_below
@@ -23,7 +24,6 @@ from runner.units import parse_duration
 _NUMBER: Final = re.compile(r"\d{1,12}(?:\.\d+)?")
 _SPECIAL: Final = re.compile(r"^[#*&!|>'\"%@`?-]|: | #|[\[\]{},]|:$")
 """What a text in quotes has."""
-_SWITCHES: Final = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 _PLAIN_NAMES: Final = (
     *("value", "name", "path", "limit", "max", "count", "size", "number", "total", "address", "url", "uri", "file"),
     *("local", "queue", "level", "amount", "text"),
@@ -121,7 +121,8 @@ def _readings(model: type[SpecModel], key: str, value: object, how: str, depth: 
 def _plain(value: object, how: str) -> object:
     """Return the number or boolean that a text means where the word takes one, such as `"60000"`."""
     if isinstance(value, str) and how == "not":
-        return _SWITCHES.get(value.lower(), value)
+        switch = resolve_scalar(SWITCHES.get(value.lower(), value.lower()))
+        return switch if isinstance(switch, bool) else value
     return resolve_scalar(value) if isinstance(value, str) and how != "=" and _NUMBER.fullmatch(value) else value
 
 
