@@ -229,7 +229,10 @@ def own_node(request: pytest.FixtureRequest, installed: None) -> Iterator[Node]:
 def no_file_left_open(tmp_path: Path) -> Iterator[None]:
     """Fail where a thread or a connection of a broker in a file outlives its test."""
     yield
-    threads = [thread for thread in threading.enumerate() if thread.name == "runner-queue-file" and thread.is_alive()]
+    threads = [thread for thread in threading.enumerate() if thread.name == "runner-queue-file"]
+    for thread in threads:
+        thread.join(timeout=5)  # it has told that its work is done, and may be at its last line
+    threads = [thread for thread in threads if thread.is_alive()]
     links = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
     files = [link for link in links if link.startswith(f"{tmp_path}{os.sep}")]
     assert (threads, files) == ([], []), "left open"

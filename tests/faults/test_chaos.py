@@ -50,7 +50,7 @@ class Chaos:
             yield
         finally:
             for runner in self.runners:
-                await runner.__aexit__()
+                await runner.__aexit__(None, None, None)
 
     async def rage(self, fault: Fault, is_done: Callable[[], object]) -> None:
         """Strike so many times, wait until everything is handled all the same, and stop in good order."""
@@ -137,7 +137,7 @@ class Chaos:
 
     async def _replace(self, victim: RunnerProcess) -> None:
         self.killed += 1
-        await victim.__aexit__()
+        await victim.__aexit__(None, None, None)
         self.runners.remove(victim)
         self.runners.append(await self.project.up().__aenter__())
 

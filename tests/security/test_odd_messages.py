@@ -139,6 +139,7 @@ class Raw(pika.BasicProperties):
         return [self._data]
 
 
+@pytest.mark.timeout(120)  # more than the waits below together, so that one that ends says which
 @pytest.mark.parametrize("way", [{}, {"RUNNER_PLAIN_AMQP": "1"}], ids=["direct", "public"])
 async def test_odd_messages_are_handled_or_kept_byte_for_byte(
     rabbit_project: Project, foreign: Foreign, way: dict[str, str]
@@ -163,7 +164,7 @@ async def test_odd_messages_are_handled_or_kept_byte_for_byte(
                 and sum(foreign.count(f"{place}.dead") for place in places) == len(failing)
             ),
             "each is handled, and each that fails is kept",
-            60,
+            40,
         )
         await stop(runner)
     assert not [line for line in runner.logs if line["event"] in ("broker.lost", "consumer.lost", "settle.waiting")]
