@@ -29,6 +29,8 @@ class ForeignWord(NamedTuple):
     key: str
     how: str
     remark: str
+    is_guess: bool = False
+    """Whether it is no row, but a guess by the words that the key consists of."""
 
     @property
     def is_rename(self) -> bool:

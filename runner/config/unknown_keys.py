@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from runner.config.concepts import guessed_word
 from runner.config.document import Document, Interpolated, KeyPath, MappingNode, Node, ScalarNode, value_at
 from runner.config.foreign_words import ForeignWord, foreign_word, has_parts, normal, section_of, unit_of
 from runner.config.guesses import duration
@@ -150,6 +151,8 @@ class UnknownKeys:
         meant = "" if word is not None else _meant(key, model, parent, missing_at(missing, path))
         if not meant:
             word = self._meaning(path, word, value, only, missing_at(missing, path))
+            is_free = word is None and key not in (*model_keys(model), *model.reserved)
+            word = guessed_word(model, key, value) if is_free and not self._place_of(path, key, model) else word
         anchored, fix = self._anchored(path, key), None
         if key in model.reserved:
             code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
@@ -200,6 +203,9 @@ class UnknownKeys:
         """Find the values to write for one of another tool. False if the key that is meant takes none of them."""
         model, key = self._model(found.target[:-1]), str(found.target[-1])
         items = proposals(model, key, value, word.how)
+        unit = re.search(r"second|minute", normal(str(found.path[-1])))  # of a rate, as in `messages_per_second`
+        if word.how == "rate" and unit is not None:
+            items = [item._replace(condition="") for item in items if unit[0] in item.condition] or items
         found.values = [item for item in items if item.text]
         if items or (refused := refusal(model, key, value)) is None:
             return True
@@ -399,7 +405,7 @@ class UnknownKeys:
         ]
         help_ = self._with_remark(word, f"write {', '.join(texts)}")
         fix = None
-        if len(choices) == 1 and choices[0].is_whole:
+        if len(choices) == 1 and choices[0].is_whole and not word.is_guess:
             fix = self._document.rewriting(target, key, choices[0].text if found.values else None)
         return self._beside(found, replace(found.problem, help=help_, fix=fix))
 
@@ -430,8 +436,9 @@ class UnknownKeys:
             parts.append(f"{key}: {text or written(value)}")
         units = [f"{item.text} {item.condition}" for found in below if len(found.values) > 1 for item in found.values]
         shown = _in_quotes(f"{target[depth - 1]}: {{{', '.join(parts)}}}")
-        words = (found.word.remark for found in below if found.word is not None)
-        remarks = [*dict.fromkeys(item for item in words if item and (len(below) == 1 or "in place" not in item))]
+        words = [found.word for found in below if found.word is not None]
+        said_alone = [word for word in words if len(below) == 1 or not (word.is_guess or "in place" in word.remark)]
+        remarks = [*dict.fromkeys(word.remark for word in said_alone if word.remark)]
         notes = "; ".join([*([", ".join(units)] if units else []), *remarks])
         return f"{shown} ({notes})" if notes else shown
 
