@@ -21,18 +21,21 @@ _BEFORE_CUT_PASSWORD = re.compile(r"://[^\s:@/\[]*:(?!\d{1,5}(?![\w%])|\$\{|\*\*
 PASSWORD_KEY = re.compile(r"""\bpassword["']?(?:\s*:\s+|=)("[^"]*"|'[^']*'|(?!\$\{)[^\s,}"'#][^\s,}]*)""")
 """The value of a key `password` in YAML, unless it comes from a variable."""
 
+_VARIABLE = re.compile(r"\$\{\w+\}")
 _WORD = re.compile(r"\S*")
 _UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def mask_passwords(text: str) -> str:
-    """Return the text with the password of every URL replaced by `***`."""
+    """Return the text with the password of every URL, but a variable without a default, replaced by `***`."""
     if ":/" not in text:
         return text
     pieces = []
     position = 0
     for start, end in secret_spans(text):
+        if _VARIABLE.fullmatch(text, start, end):  # its name is no secret
+            continue
         pieces += [text[position:start], "***"]
         position = end
     return "".join([*pieces, text[position:]])

@@ -12,9 +12,6 @@ from runner.config.proposals import place_of, proposals
 from runner.config.spec_model import SpecModel, field_keys
 from runner.tables import read_table
 
-_FILLERS = frozenset(["my", "the", "a", "our", "default", "global", "custom", "this", "its", "app", "x", "max", "per", "message", "messages", "each", "of", "in", "at"])
-"""Words of a key that say little of its meaning: they count for a row, and not against it."""
-
 _MIN_COVERAGE = 0.33
 
 
@@ -25,11 +22,20 @@ class _Row(NamedTuple):
 
 
 @cache
+def _fillers() -> frozenset[str]:
+    """Return the words that say little of a key's meaning: they count for a row, and not against it."""
+    return frozenset(word for where, *_, words in _table() if where == "-" for word in words.split())
+
+
+def _table() -> tuple[tuple[str, ...], ...]:
+    return read_table("runner.config", "concepts.txt", 4)
+
+
+@cache
 def _rows(place: str) -> list[_Row]:
-    rows = read_table("runner.config", "concepts.txt", 4)
     return [
         _Row(key, how, [frozenset(group.split()) for group in groups.split("&")])
-        for where, key, how, groups in rows
+        for where, key, how, groups in _table()
         if where == place
     ]
 
@@ -55,7 +61,7 @@ def _coverages(place: str, words: list[str]) -> Iterator[tuple[float, _Row]]:
         found = [next((word for word in words if word in group), "") for group in row.groups]
         if all(found):
             known = [word for word in words if any(word in group for group in row.groups)]
-            others = [word for word in words if word not in known and word not in _FILLERS]
+            others = [word for word in words if word not in known and word not in _fillers()]
             yield (len(known) / (len(known) + len(others)), row)
 
 

@@ -313,10 +313,17 @@ def mapping(value: object, expected: str = "a map") -> object:
         return {}
     if not isinstance(value, dict):
         help_ = 'write "key: value" on lines of their own'
-        if isinstance(value, list) and value and isinstance(value[0], str) and not isinstance(value[0], Interpolated):
-            help_ = f"write each on a line of its own with a colon, as in {quoted(f'{value[0]}:')}"
+        if isinstance(value, list) and value and (name := item_name(value[0])):
+            rest = "" if isinstance(value[0], str) else ", without the rest of its list"
+            help_ = f"write each on a line of its own with a colon, as in {quoted(f'{name}:')}{rest}"
         raise spec_error("wrong-type", f"must be {expected}, not {describe(value)}", help_)
     return value
+
+
+def item_name(item: object) -> str:
+    """Return the name in an item of a list in place of a map: the item itself, or its first part; "" if none is."""
+    first = item[0] if isinstance(item, list) and item else item
+    return first if isinstance(first, str) and not isinstance(first, Interpolated) else ""
 
 
 def short_form(model: type[SpecModel], forms: Any, expected: str = "") -> BeforeValidator:

@@ -114,10 +114,10 @@ def _table() -> dict[str, dict[str, ForeignWord]]:
     table: dict[str, dict[str, ForeignWord]] = {}
     for place, words, key, how, remark in read_table("runner.config", "foreign_words.txt", 5):
         for word in words.split():
-            name, _, value = word.partition("=")
+            name, has_value, value = word.partition("=")
             is_one_value = value and how.startswith(":")
             meaning = ForeignWord(key.strip("-"), f"{how}/{how[1:]}" if is_one_value else how, remark)
-            table.setdefault(place, {})[normal(name) + (f"={normal(value)}" if value else "")] = meaning
+            table.setdefault(place, {})[normal(name) + (f"={normal(value)}" if has_value else "")] = meaning
     return table
 
 

@@ -92,6 +92,35 @@ def cron_at(text: str) -> str:
     return f"{int(clock[2])} {int(clock[1])} * * *" if clock else text.strip() if fields else ""
 
 
+_CALENDAR: Final = re.compile(
+    r"(?:(?:on |every |each )?(?P<days>[a-z][a-z, -]*?) )?(?:at )?"
+    r"(?:(?:\*|\d{4})-(?P<month>\*|\d{1,2})-(?P<day>\*|\d{1,2}) )?"
+    r"(?P<hour>\*|[01]?\d|2[0-3])(?::(?P<minute>[0-5]\d|\*|[*0]/\d{1,2}))?(?::00)? ?(?P<half>am|pm)?"
+)
+_DAYS: Final = {
+    **dict.fromkeys(("day", "daily", "everyday"), "*"),
+    **dict.fromkeys(("weekday", "workday", "weekdays", "workdays", "working day"), "mon-fri"),
+    **dict.fromkeys(("weekend", "weekends"), "sat,sun"),
+}
+
+
+def calendar(text: str) -> str:
+    """Return the cron line for days and a time, as in `weekdays at 6:30` or systemd's `Mon..Fri *-*-* 06:30:00`."""
+    found = _CALENDAR.fullmatch(" ".join(text.lower().replace("..", "-").split()))
+    if found is None:
+        return ""
+    days = _DAYS.get(found["days"] or "day") or re.sub(
+        r"(sun|mon|tue|wed|thu|fri|sat)[a-z]*", r"\1", re.sub(r"\s*(?:,|and)\s*", ",", found["days"] or "")
+    )
+    if not re.fullmatch(r"\*|(?:sun|mon|tue|wed|thu|fri|sat)(?:[,-](?:sun|mon|tue|wed|thu|fri|sat))*", days):
+        return ""
+    hour, minute = found["hour"], found["minute"] or "0"
+    if found["half"]:
+        hour = str(int(hour) % 12 + (12 if found["half"] == "pm" else 0)) if hour != "*" else hour
+    fields = (re.sub(r"^0/", "*/", minute), hour, found["day"] or "*", found["month"] or "*")
+    return " ".join([*(str(int(field)) if field.isdecimal() else field for field in fields), days])
+
+
 _CRON_KEYS: Final = ("min(ute)?s?", "hours?", "days?(_of_month)?|dom", "months?(_of_year)?", "day_of_week|weekday|dow")
 
 

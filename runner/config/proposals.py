@@ -39,6 +39,9 @@ _HOMES: Final = (
 )
 """Where the keys in the remarks of the tables stand."""
 
+_BROKER: Final = model_below(PipelineSpec, ("broker",))
+_URL_PARTS: Final = ("host", "port", "vhost", "user", "password", "tls")
+
 
 class Proposal(NamedTuple):
     """A value to write, as YAML; "" is the value that is there. `is_whole` is false if a part of that is left out."""
@@ -156,7 +159,7 @@ def _of_map(model: type[SpecModel], key: str, value: dict[str, Any], how: str, d
         yield Proposal("")
     elif replacement := _replacement(model, key, value):
         yield Proposal(replacement)
-    elif text := _rate(value) if how == "rate" or key == "rate" else _sum(value):
+    elif text := _rate(value) if how == "rate" or key == "rate" else duration_of(value):
         yield Proposal(text)
     else:
         names = (key, model_below(model, (key,)).short_form, *_PLAIN_NAMES)
@@ -175,9 +178,11 @@ def _of_map(model: type[SpecModel], key: str, value: dict[str, Any], how: str, d
                 yield _shown(item, inner)._replace(condition=condition, is_whole=is_whole)
 
 
-def _sum(value: dict[str, Any]) -> str:
+def duration_of(value: dict[str, Any]) -> str:
     """Return the duration that a map of units means, such as `{hours: 1, minutes: 30}`; "" for other maps."""
     parts = [f"{number} {unit}" for unit, number in value.items() if isinstance(number, int | float)]
+    if len(parts) == 1 and len(value) == 2 and (units := [unit for unit in value.values() if isinstance(unit, str)]):
+        return guesses.duration(f"{parts[0].partition(' ')[0]} {units[0]}")  # as in `{interval: 30, unit: seconds}`
     return guesses.duration(" ".join(parts)) if len(parts) == len(value) else ""
 
 
@@ -206,6 +211,49 @@ def required_keys(model: type[SpecModel]) -> dict[str, object]:
         if field.is_required()
         for key in field_keys(name, field)
     }
+
+
+def cluster_urls(nodes: object, broker: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the help for a list of a cluster's nodes, and the keys beside it that are parts of its URLs."""
+    items = re.split(r"[,;\s]+", nodes.strip()) if isinstance(nodes, str) else nodes
+    hosts = [_host(item) for item in items] if isinstance(items, list) else []
+    if not hosts or not all(hosts):
+        return "", []
+    parts: dict[str, str] = {}
+    taken = []
+    for key, value in broker.items():
+        word = foreign_word("broker", key, value)
+        name = key if key in model_keys(_BROKER) or word is None else word.key
+        if name in _URL_PARTS and isinstance(value, str | int) and value is not False:
+            readings = word.values(value) if word is not None else []
+            parts[name] = readings[0][0] if readings else _without_default(value)
+            taken.append(key)
+    login = f"{parts['user']}:{parts.get('password', 'PASSWORD')}@" if "user" in parts else ""
+    scheme = "amqps" if "tls" in parts else "amqp"
+    port = f":{parts['port']}" if "port" in parts else ""
+    urls = [
+        host
+        if "://" in host
+        else f"{scheme}://{login}{host}{'' if ':' in host else port}/{parts.get('vhost', '').strip('/')}"
+        for host in hosts
+    ]
+    help_ = mask_passwords(f"write `urls: {written(urls)}`")
+    return f"{help_}{' with your password in place of ***' if '***' in help_ else ''}", taken
+
+
+def _without_default(value: str | int) -> str:
+    """Return a value as text: of a variable the name alone, for a password may be its default."""
+    return re.sub(r"(\$\{\w+)[^}]*", r"\1", value.expression) if isinstance(value, Interpolated) else str(value)
+
+
+def _host(node: object) -> str:
+    """Return the host of a node, with its port where it has one; "" for what is no node."""
+    if isinstance(node, dict):
+        host = next(
+            (str(node[key]) for key in ("host", "hostname", "address", "name", "url", "uri") if key in node), ""
+        )
+        return f"{host}:{node['port']}" if host and "port" in node else host
+    return _without_default(node) if isinstance(node, str) else ""
 
 
 def foreign_value(model: type[SpecModel], key: str, value: object) -> ForeignWord | None:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from runner.config.document import Document, KeyPath, ScalarNode, value_at, walk_nodes
+from runner.config.fields import item_name
 from runner.config.spec import PipelineSpec
 from runner.config.validation import document_data
 
@@ -82,7 +83,7 @@ def _remove(data: dict[str, Any], path: KeyPath) -> None:
         return
     section = data.get(str(path[0])) if path else None
     if path and path[0] in _REPLACEMENTS and isinstance(section, list):  # a list of names in place of a map
-        data[str(path[0])] = {item: dict(_REPLACEMENTS[str(path[0])]) for item in section if isinstance(item, str)}
+        data[str(path[0])] = {name: dict(_REPLACEMENTS[str(path[0])]) for name in map(item_name, section) if name}
         return
     if len(path) == 2 and path[0] in _REPLACEMENTS and isinstance(section, dict) and section.get(path[1], {}) is None:
         section[path[1]] = dict(_REPLACEMENTS[str(path[0])])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
@@ -57,8 +56,8 @@ def cron(value: object) -> str:
     written = f'"{meant}"' if meant else ""
     if not isinstance(value, Interpolated) and (every := guesses.duration(line.lower().removeprefix("every "))):
         hint = f'write "every: {every}" in place of cron'
-    if daily := re.fullmatch(r"(?:every ?day |daily )?(?:at )?(\d{1,2})(?::(\d\d))?", line.strip().lower()):
-        written = f'"{int(daily[2] or 0)} {int(daily[1])} * * *"'
+    if not isinstance(value, Interpolated) and len(parts) != len(_FIELDS) and (daily := guesses.calendar(line)):
+        written = f'"{daily}"'
         hint = f"write {written}"
     if len(parts) == 4 and parts[2:] == ["*", "*"] and not hint:
         hint = f'write "{line.strip()} *": {_EXAMPLE.partition(", as in")[0]}'

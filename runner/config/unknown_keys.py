@@ -15,6 +15,8 @@ from runner.config.messages import abbreviated, error_message, quoted, typo_of
 from runner.config.models import model_at, model_below
 from runner.config.proposals import (
     Proposal,
+    cluster_urls,
+    duration_of,
     fill,
     place_of,
     proposals,
@@ -75,10 +77,14 @@ class UnknownKeys:
 
     def settle(self, paths: Iterable[KeyPath], missing: Collection[KeyPath]) -> None:
         """Rename or remove unknown keys, and remember them. `missing` are the paths of required keys."""
-        for path in paths:
+        for path in sorted(paths, key=self._are_nodes, reverse=True):  # they take the keys beside them up
             parent, key = value_at(self._data, path[:-1]), str(path[-1])
             if isinstance(parent, dict) and key in parent and not self._unwrap(path, key, parent):
                 self._settle(path, key, parent, missing)
+
+    def _are_nodes(self, path: KeyPath) -> bool:
+        word = foreign_word("broker", str(path[-1])) if path[0] == "broker" else None
+        return word is not None and word.key == "urls"
 
     def _unwrap(self, path: KeyPath, key: str, parent: dict[str, Any]) -> bool:
         """Put the keys of the map under an unknown key beside it if their meaning is known there. False if not."""
@@ -91,9 +97,9 @@ class UnknownKeys:
             value, node = value[0], self._document.node((*path, 0))
         if key in (*model_keys(model), *model.reserved) or not isinstance(value, dict) or not value:
             return False
-        is_compound = has_parts(place, key, value)
-        is_level = word is None or word.how == "^" or word.key in ("arguments", "handler", "from")
-        is_known = word is not None and word.how == "^"
+        is_compound = has_parts(place, key, value) and not duration_of(value)
+        is_level = word is None or word.how in ("^", "!") or word.key in ("arguments", "handler", "from")
+        is_known = word is not None and word.how in ("^", "!")
         if not is_compound and not (is_level and _is_level(place, value, model, is_known=is_known)):
             return False
         names = {inner: f"{key}.{inner}" if is_compound else inner for inner in value}
@@ -151,8 +157,7 @@ class UnknownKeys:
         meant = "" if word is not None else _meant(key, model, parent, missing_at(missing, path))
         if not meant:
             word = self._meaning(path, word, value, only, missing_at(missing, path))
-            is_free = word is None and key not in (*model_keys(model), *model.reserved)
-            word = guessed_word(model, key, value) if is_free and not self._place_of(path, key, model) else word
+            word = word or self._guess(path, key, model, value)
         anchored, fix = self._anchored(path, key), None
         if key in model.reserved:
             code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
@@ -180,6 +185,14 @@ class UnknownKeys:
         self._found[path] = found
         del parent[key]
         self._take(found, parent, value)
+
+    def _cluster(self, word: ForeignWord, nodes: object, parent: dict[str, Any]) -> ForeignWord:
+        """Return the meaning of a list of nodes, and take what is a part of their URLs out of the data."""
+        help_, keys = cluster_urls(nodes, parent)
+        for key in keys:
+            del parent[key]
+        also = f", in place of {' and '.join(map(quoted, keys))}, too" if keys else ""
+        return word._replace(remark=f"{help_}{also}") if help_ else word
 
     def _take(self, found: _Unknown, parent: dict[str, Any], value: Any) -> None:
         """Put a value under the key that is meant, as that key needs it."""
@@ -220,14 +233,18 @@ class UnknownKeys:
         place, parent = place_of(model_at(path[:-1], self._root)), value_at(self._data, path[:-1])
         if word is not None and place == "pipeline" and word.key in ("subscribers", "producers"):
             return section_of(word, value)
-        if word is not None and word.key == "cron" and (isinstance(only, int | float) or duration(str(only))):
+        is_period = (
+            duration_of(only) if isinstance(only, dict) else isinstance(only, int | float) or duration(str(only))
+        )
+        if word is not None and word.key == "cron" and is_period:
             return ForeignWord("every", "s", "")
         if word is not None and word.key == "bind" and value and isinstance(value, list) and isinstance(value[0], dict):
             return ForeignWord("bind", "=", "")
+        if word is not None and word.key == "urls" and not word.is_rename:
+            is_host = isinstance(only, str) and re.fullmatch(r"[\w.-]+(:\d+)?", only)
+            return ForeignWord("host", "=", "") if is_host else self._cluster(word, value, parent)
         if not isinstance(only, str) or (word is not None and word.is_rename) or path[-1] == "image":
             return word
-        if word is not None and word.key == "urls" and re.fullmatch(r"[\w.-]+(:\d+)?", only):
-            return ForeignWord("host", "=", "")
         if place not in ("subscriber", "producer"):
             return word
         is_file = place == "producer" and only.endswith((".csv", ".jsonl", ".ndjson"))
@@ -235,6 +252,11 @@ class UnknownKeys:
             return ForeignWord("file" if is_file else "handler", "=", "")
         key = next((name for name in ("from", "to") if name in missing and only in self._names()), "")
         return ForeignWord(key, "=", "") if key else word
+
+    def _guess(self, path: KeyPath, key: str, model: type[SpecModel], value: object) -> ForeignWord | None:
+        """Return what a key seems to mean by the words that it consists of, unless it is one of the language."""
+        is_ours = key in (*model_keys(model), *model.reserved) or self._place_of(path, key, model)
+        return None if is_ours else guessed_word(model, key, value)
 
     def _inner(
         self, path: KeyPath, key: str, model: type[SpecModel], value: object, parent: Mapping[str, Any]
