@@ -16,7 +16,7 @@ import shlex
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,15 +179,59 @@ def _missing_module(failure: Failure) -> ImportProblem | None:
             hint = f'write "{linecache.getline(frame.file, frame.line).strip().replace(name, top)}"'
         what, place = f'imports "{name}", which the installed "{top}" does not have', failure.at(frame)
     elif likely := likely_module(top):
-        hint = f'did you mean "{likely}"?'
+        hint = f'did you mean "{likely}"?{_other_lines(frame, top)}'
     elif top in OWN:
         hint = f"create {top}.py, or add the folder that has it under `python_path:`"
     else:
         names = list(dict.fromkeys([top, *_missing_imports(frame)]))
         matter, hint = how_to_get(names)
+        hint = _without_decorators(frame, top) or hint
         listed = '" and "'.join(names)
         what = f'imports "{listed}", {matter}'
     return failure.problem(what, hint, place)
+
+
+def _other_lines(frame: Frame, name: str) -> str:
+    """Return the rest of the help for a misspelt name that stands in other lines, too."""
+    nodes = (node for statement in source_of(frame.file) for node in ast.walk(statement))
+    uses = {node.lineno for node in nodes if isinstance(node, ast.Name) and node.id == name} - {frame.line}
+    return f" {_lines_of(uses).capitalize()} {'has' if len(uses) == 1 else 'have'} it, too" if uses else ""
+
+
+def _lines_of(numbers: Collection[int]) -> str:
+    *most, last = map(str, sorted(numbers))
+    return f"lines {', '.join(most)} and {last}" if most else f"line {last}"
+
+
+def _without_decorators(frame: Frame, library: str) -> str:
+    """Return the help for a library that is only needed to register handlers with it; "" for others."""
+    names: set[str] = set()
+    objects, decorators, others = set[int](), set[int](), False
+    for node in source_of(frame.file):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            source = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+            is_it = (source or "").partition(".")[0] == library
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names} if is_it else set()
+            continue
+        if isinstance(node, ast.Assign) and _names_in(node.value) & names:
+            objects.add(node.lineno)
+            names |= {item.id for item in node.targets if isinstance(item, ast.Name)}
+            continue
+        inner = node.decorator_list if isinstance(node, _DEFINITIONS) else []
+        found = [item for item in inner if _names_in(item) & names]
+        decorators |= {item.lineno for item in found}
+        others = others or bool(_names_in(node, without=found) & names)
+    if not decorators or others:
+        return ""
+    made = f", {_lines_of(objects)}" if objects else ""
+    kind = "decorator" if len(decorators) == 1 else "decorators"
+    return f"handlers are plain functions: remove this import{made} and the {kind} in {_lines_of(decorators)}"
+
+
+def _names_in(node: ast.AST, without: Sequence[ast.AST] = ()) -> set[str]:
+    """Return the names that an expression or a statement uses, without some of its parts."""
+    left_out = {item for part in without for item in ast.walk(part)}
+    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and item not in left_out}
 
 
 def _missing_imports(frame: Frame) -> Iterator[str]:
@@ -213,7 +257,9 @@ def _wrong_name(failure: Failure) -> ImportProblem | None:
     known = [item for item in dir(sys.modules.get(error.name)) if not item.startswith("_")]
     guess = closest(name, known)
     where = display_path(error.path) if is_of_the_user(error.path) else f'the installed "{error.name}"'
-    hint = f'did you mean "{guess}"?' if guess else f"define it in {where}, or correct the name"
+    hint = (
+        f'did you mean "{guess}"?{_other_lines(frame, name)}' if guess else f"define it in {where}, or correct the name"
+    )
     of_python = error.name in ("typing", "warnings", "types", "collections.abc")
     later = of_python and hasattr(sys.modules["typing_extensions"], name)  # pydantic needs it
     owner = FREQUENT_NAMES.get(name) or ("typing_extensions" if later else "")

@@ -35,12 +35,23 @@ class ImportReport:
         self._single: list[Problem] = []
         self._reserved = modules.reserved()
         self._failed |= self._reserved
+        self.is_second_look = False
+        """Whether only what names a module whose import failed is looked at, in its source."""
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether the import of a module failed."""
+        return self._failed.keys() > self._reserved.keys()
 
     def attempt(self, path: KeyPath, target: T, work: Callable[[T], R]) -> R | None:
         """Do some work on what a path of the file names; None, and a problem noted there, where it is to error."""
         if target == UNKNOWN:
             return None
         module, colon, _ = target.partition(":") if isinstance(target, str) else ("", "", "")
+        if self.is_second_look:
+            if module in self._failed.keys() - self._reserved.keys():
+                self._look(path, target, work)
+            return None
         wrong: list[ImportProblem] = []
         if colon:
             failed = self._failed.get(module) or self._failed.get(module.partition(".")[0])
@@ -59,13 +70,27 @@ class ImportReport:
                 for each in (error, *error.also):
                     self.note(path, target, each)
         except BadArguments as bad:
-            self._single += [
-                self._mismatch((*path[:-1], "with", *item.where), bad.target, item) for item in bad.mismatches
-            ]
+            self._note_arguments(path, bad)
         finally:
             for warning in EFFECTS.pop(module, ()):
                 self._note_module(path, module, warning)
         return None
+
+    def _look(self, path: KeyPath, target: T, work: Callable[[T], R]) -> None:
+        """Note what is wrong with a name of a module whose import failed, whatever mends the import."""
+        try:
+            work(target)
+        except ImportProblem as error:
+            for each in (error, *error.also):
+                # A name may be made by what fails, so only one that is near to another is certain to be wrong.
+                is_certain = each.code != "attribute-not-found" or each.hint.startswith("did you mean")
+                if is_certain and not each.code.startswith("module-"):
+                    self.note(path, target, each)
+        except BadArguments as bad:
+            self._note_arguments(path, bad)
+
+    def _note_arguments(self, path: KeyPath, bad: BadArguments) -> None:
+        self._single += [self._mismatch((*path[:-1], "with", *item.where), bad.target, item) for item in bad.mismatches]
 
     def note(self, path: KeyPath, target: object, error: ImportProblem, severity: Severity = "error") -> None:
         """Note a problem of what a path of the file names, where it is to be corrected."""

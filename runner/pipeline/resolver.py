@@ -53,6 +53,7 @@ from runner.pipeline.model import (
 )
 from runner.pipeline.module_search import ModuleSearch, module_searches
 from runner.pipeline.partitioning import partitioning_of
+from runner.pipeline.payload_use import missing_attributes, without_attribute
 from runner.pipeline.schema_checks import handler_mismatches, path_mismatches
 from runner.pipeline.signature import payload_annotation, read_factory, read_handler, returned_value, returns_nothing
 from runner.pipeline.spec_checks import check_names
@@ -98,7 +99,8 @@ def resolve(
     pipeline = None
     if imports:
         pipeline = resolver.pipeline(handlers=handlers)
-    else:
+        imported.is_second_look = imported.has_failures
+    if not imports or imported.has_failures:
         resolver.check_statically()
     problems += imported.problems()
     has_errors = any(problem.severity == "error" for problem in problems)
@@ -442,6 +444,9 @@ class _Resolver:
         annotation = payload_annotation(handler.call, handler, is_batch=spec.batch is not None)
         for mismatch in handler_mismatches(handler.path, annotation, schemas):
             self._note("schema-mismatch", (*path, "handler"), *mismatch)
+        for found in missing_attributes(handler.call, handler.payload_parameter, annotation):
+            problem = without_attribute(handler, annotation, found, schemas)
+            self._imported.note((*path, "handler"), handler.path, problem, "warning")
         certain = spec.from_ if is_queue else names
         dedupe = spec.dedupe.key if spec.dedupe is not None else None
         one_group, no_key = "all messages would be one group", "every message would be invalid"

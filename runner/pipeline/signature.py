@@ -33,7 +33,7 @@ from runner.pipeline.handler_styles import (
     required_parameters,
     wrong_parameters,
 )
-from runner.pipeline.import_problems import ImportProblem
+from runner.pipeline.import_problems import ImportProblem, Place, place_of
 from runner.pipeline.model import Handler, Subscriber
 
 Kind = Literal["function", "coroutine", "generator", "async generator"]
@@ -127,10 +127,21 @@ def read_factory(
         if error.code == "bad-signature":
             return functools.partial(call, **arguments)
         raise
+    made_by, of = getattr(call, "__code__", None), getattr(call, "__wrapped__", None)
+    is_manager = made_by is not None and made_by.co_qualname == "contextmanager.<locals>.helper"
+    if is_manager and (inspect.isasyncgenfunction(of) or inspect.iscoroutinefunction(of)):
+        raise wrong_manager(path, place_of(of.__code__.co_filename, of.__code__.co_firstlineno))
     if factory.kind in ("generator", "async generator"):
         raise generator_as_factory(path, is_async=factory.is_async)
     positional, named = factory.bind(factory.arguments)
     return functools.partial(call, *positional, **named)
+
+
+def wrong_manager(path: str, decorator: Place | None = None) -> ImportProblem:
+    """Return the problem of an `async def` under `@contextmanager`: nothing can be opened with it."""
+    what, hint = f'"{path}" is `async def` under `@contextmanager`', "write `@asynccontextmanager`"
+    hint += ', with "from contextlib import asynccontextmanager" at the top of the module'
+    return ImportProblem("bad-factory", what, hint, is_attribute=True, place=decorator)
 
 
 def generator_as_factory(path: str, *, is_async: bool) -> ImportProblem:

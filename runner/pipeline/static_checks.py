@@ -31,7 +31,7 @@ from runner.pipeline.import_problems import (
 from runner.pipeline.module_search import find_module
 from runner.pipeline.python_source import parse_python
 from runner.pipeline.schemas import function_as_schema, unfit_schema
-from runner.pipeline.signature import BadArguments, generator_as_factory, plan_call
+from runner.pipeline.signature import BadArguments, generator_as_factory, plan_call, wrong_manager
 from runner.pipeline.static_annotations import Names, read_annotation
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -109,6 +109,11 @@ def check_factory(path: str, arguments: Mapping[str, Any] | None = None, variabl
     """Check a factory like a handler, and that it is not a plain generator function."""
     node, _ = _find_callable(path)
     check_handler(path, arguments or {}, takes_payload=False, variables=variables)
+    decorated = _walk(path)[-1].node
+    for item in decorated.decorator_list if isinstance(decorated, ast.AsyncFunctionDef) else ():
+        if ast.unparse(item) in ("contextmanager", "contextlib.contextmanager"):
+            file = _find_module(path.partition(":")[0]).origin
+            raise wrong_manager(path, place_of(file, item.lineno) if file else None)
     if isinstance(node, _FUNCTIONS) and _yields(node.body):
         raise generator_as_factory(path, is_async=isinstance(node, ast.AsyncFunctionDef))
 

@@ -41,6 +41,7 @@ def two(order, other): ...
 def charge(order, dry_run: bool): ...
 def takes_order(order: Order): ...
 def takes_other(order: Other): ...
+def by_attribute(order: dict): return order.id
 def unknown_annotation(order: "Nowhere"): ...
 """
 FILES = {
@@ -54,7 +55,7 @@ FILES = {
 }
 NO_CODES = {
     *("at-least-once", "drop-head", "reject-publish", "reject-publish-dlx", "alternate-exchange", "all-with-x"),
-    *("utf-8", "utf-8-sig", "utf-16", "full-width", "invalid-result", "f-string"),
+    *("utf-8", "utf-8-sig", "utf-16", "full-width", "mon-fri", "invalid-result", "f-string"),
     *("dataclass-args", "definition-ref", "function-after", "model-fields", "tagged-union", "typed-dict"),  # pydantic's
 }
 """Words with a hyphen in the sources that are not codes."""

@@ -49,6 +49,40 @@ MODULES = [
         "run: python -m pip install not-there-at-all",
     ),
     Mistake(
+        "a library that only registers handlers",
+        {
+            "app.py": "from not_there_at_all.rabbit import Broker\n\nbroker = Broker()\n\n\n"
+            '@broker.subscriber("orders")\n@broker.publisher("sent")\ndef ship(order): ...\n'
+        },
+        "app.py:1:6",
+        'module "app" imports "not_there_at_all", which is not installed',
+        "handlers are plain functions: remove this import, line 3 and the decorators in lines 6 and 7",
+    ),
+    Mistake(
+        "a library that registers handlers, and is used by them",
+        {
+            "app.py": "from not_there_at_all import Broker\nbroker = Broker()\n"
+            '@broker.subscriber("orders")\ndef ship(order):\n    broker.send(order)\n'
+        },
+        "app.py:1:6",
+        'module "app" imports "not_there_at_all", which is not installed',
+        "run: python -m pip install not-there-at-all",
+    ),
+    Mistake(
+        "a misspelt module that is used further down",
+        {"app.py": "import jsn\nA = jsn.loads('1')\n\n\ndef ship(order):\n    return jsn.dumps(order)\n"},
+        "app.py:1:8",
+        'module "app" imports "jsn", which is not found',
+        'did you mean "json"? Lines 2 and 6 have it, too',
+    ),
+    Mistake(
+        "a misspelt name of the runner that is used further down",
+        {"app.py": "from runner import Rejected\n\n\ndef ship(order):\n    raise Rejected('no')\n"},
+        "app.py:1:20",
+        'module "app" imports "Rejected" from "runner", which has no such name',
+        'did you mean "Reject"? Line 5 has it, too',
+    ),
+    Mistake(
         "a module of Python 2",
         {"app.py": "import urllib2\n" + SHIP},
         "app.py:1:8",
@@ -804,6 +838,21 @@ def test_a_cause_that_several_modules_share_is_one_problem(project: Path) -> Non
     (project / "p.yaml").write_text(f"version: 1\nqueues: {{orders: , more: }}\n{extra}")
     [problem] = problems()
     assert problem.message.endswith("ZeroDivisionError: division by zero (also named by subscribers.send)")
+
+
+def test_what_the_source_of_a_broken_module_shows_is_said_at_once(project: Path) -> None:
+    """A misspelt function, and parameters that nothing provides; not a name that the rest of the module may make."""
+    code = "1 / 0\ndef ship(order): ...\ndef send(order, tenant): ...\n"
+    write(project, {"app.py": code}, "app:shpi")
+    items = {"a": "app:shpi", "b": "app:send", "c": "app:x"}
+    more = "subscribers:\n" + "".join(f'  {name}: {{from: o, handler: "{at}"}}\n' for name, at in items.items())
+    (project / "p.yaml").write_text(f"version: 1\nqueues: {{o: }}\n{more}")
+    found = [(problem.path, problem.code) for problem in problems() if problem.severity == "error"]
+    assert sorted(found) == [
+        ("subscribers.a.handler", "attribute-not-found"),
+        ("subscribers.a.handler", "module-failed"),
+        ("subscribers.b.handler", "wrong-parameters"),
+    ]
 
 
 def test_an_import_that_does_not_end_is_ended(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,3 +28,7 @@ def log(order) -> None:
 
 def tick() -> None:
     """Note the time."""
+
+
+def bill(order: dict) -> None:
+    print(order.number)

@@ -1,0 +1,95 @@
+"""Finds attributes of a payload that its annotation does not have, in the source of a handler."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from runner.config.messages import closest
+from runner.pipeline.import_problems import ImportProblem, Place, is_of_the_user, source_of
+from runner.pipeline.model import Handler
+
+_PLAIN = (str, bytes, dict, list, int, float, bool)
+
+
+class MissingAttribute(NamedTuple):
+    """An attribute of the payload that is read and is not there: `text` as it is written, and what may be meant."""
+
+    text: str
+    name: str
+    guess: str
+    place: Place
+
+
+def missing_attributes(call: Callable[..., Any], parameter: str | None, annotation: Any) -> Iterator[MissingAttribute]:
+    """Yield the attributes that a function reads of its payload and that no such payload has.
+
+    For a model only those that are near to one that it has: it may get others at run time.
+    """
+    function = inspect.unwrap(call)
+    kind = typing.get_origin(annotation) or annotation
+    if parameter is None or not inspect.isfunction(function) or not isinstance(kind, type):
+        return
+    known = {*dir(kind)}
+    is_plain = kind in _PLAIN
+    if not is_plain:
+        if not (dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel)) or "__getattribute__" in vars(kind):
+            return
+        known |= {name for base in kind.__mro__ for name in getattr(base, "__annotations__", {})}
+    node = _definition(function.__code__.co_filename, function.__name__, function.__code__.co_firstlineno)
+    for found in _attributes(node, parameter) if node is not None else ():
+        guess = closest(found.attr, [name for name in known if not name.startswith("_")], likeness=0.8)
+        if found.attr not in known and (is_plain or guess):
+            column = (found.end_col_offset or 0) - len(found.attr) + 1
+            place = Place(function.__code__.co_filename, found.end_lineno or found.lineno, column, len(found.attr))
+            yield MissingAttribute(f"{parameter}.{found.attr}", found.attr, guess or "", place)
+
+
+def without_attribute(
+    handler: Handler, annotation: Any, found: MissingAttribute, schemas: Mapping[str, Any]
+) -> ImportProblem:
+    """Return the warning about an attribute, with what to write. `schemas` are those of the messages, by source."""
+    kind = typing.get_origin(annotation) or annotation
+    what = f'"{handler.path}" reads "{found.text}", and {kind.__name__} has no "{found.name}"'
+    hint = "annotate it with what the JSON is: a model, a dataclass or dict"
+    types = {schema: name for name, schema in schemas.items() if isinstance(schema, type) and schema is not kind}
+    if len(types) == 1:
+        ((schema, name),) = types.items()
+        hint = f'write "{handler.payload_parameter}: {schema.__name__}", which is the schema of "{name}"'
+    elif found.guess:
+        hint = f'did you mean "{found.guess}"?'
+    elif kind is dict:
+        hint = f'write {handler.payload_parameter}["{found.name}"]'
+    return ImportProblem("payload-attribute", what, hint, place=found.place)
+
+
+def _definition(file: str, name: str, line: int) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """Return the statement of a function at the top of a module of the user, None for another one."""
+    functions = (node for node in source_of(file) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    for node in functions if is_of_the_user(file) else ():
+        if node.name == name and line in range(_first_line(node), node.lineno + 1):
+            return node
+    return None
+
+
+def _first_line(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return min([node.lineno, *(item.lineno for item in node.decorator_list)])
+
+
+def _attributes(node: ast.FunctionDef | ast.AsyncFunctionDef, parameter: str) -> list[ast.Attribute]:
+    """Return the attributes that a function reads of a parameter; none where the parameter may be something else."""
+    inner = [item for statement in node.body for item in ast.walk(statement)]
+    for item in inner:
+        is_set = isinstance(item, ast.Name) and item.id == parameter and not isinstance(item.ctx, ast.Load)
+        is_tested = isinstance(item, ast.Call) and getattr(item.func, "id", "") in ("isinstance", "hasattr", "getattr")
+        is_hidden = isinstance(item, ast.arg) and item.arg == parameter
+        if is_set or is_tested or is_hidden or isinstance(item, ast.Match):
+            return []
+    reads = (item for item in inner if isinstance(item, ast.Attribute) and isinstance(item.ctx, ast.Load))
+    return [item for item in reads if isinstance(item.value, ast.Name) and item.value.id == parameter]
