@@ -1,74 +1,192 @@
-"""Guesses what an unknown key means by the words that it consists of, from `concepts.txt`."""
+"""What a key means that no table has, by its words: they stand for concepts, and concepts for an option."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from runner.config.foreign_words import ForeignWord, normal
 from runner.config.models import model_below
-from runner.config.proposals import place_of, proposals
-from runner.config.spec_model import SpecModel, field_keys
+from runner.config.proposals import proposals, refusal, written
+from runner.config.spec import PipelineSpec
+from runner.config.spec_model import SpecModel
+from runner.redaction import mask_passwords
 from runner.tables import read_table
 
-_MIN_COVERAGE = 0.33
+_NEUTRAL: Final = frozenset(("-", "item", "worker", "limit", "min", "count", "on"))
+"""Concepts that say little beside another one: `max_parallel_tasks` is `concurrency`."""
+_OWN: Final = {
+    **{home: home for home in ("retry", "batch", "dedupe")},
+    **{"trip": "breaker", "logging": "log", "telemetry": "metrics", "shutdown": "stop", "broker": "connect"},
+    **{"tls": "secure", "queue": "place", "producer": "out", "target": "out", "pipeline": "-", "subscriber": "-"},
+    "event": "item",
+}
+"""The concept that the place of a key stands for."""
+_NEEDED: Final = ("retry", "batch", "dedupe", "trip", "logging", "telemetry", "shutdown", "broker", "tls")
+"""Homes whose concept must be in a key that stands elsewhere, as in `retry_wait` in a subscriber."""
+_PARENTS: Final = {
+    **dict.fromkeys(("retry", "batch", "dedupe", "trip"), "subscriber"),
+    **dict.fromkeys(("logging", "telemetry", "shutdown", "broker"), "pipeline"),
+    "tls": "broker",
+}
+_NEAR: Final = {"target": "producer"}
+_PATHS: Final = {
+    **{item: (f"{item}s", "*") for item in ("queue", "event", "producer", "subscriber")},
+    **{home: ("subscribers", "*", home) for home in ("retry", "batch", "dedupe", "trip")},
+    **{home: (home,) for home in ("logging", "telemetry", "shutdown", "broker")},
+    **{"tls": ("broker", "tls"), "target": ("producers", "*", "to", 0), "pipeline": ()},
+}
+_ROUTES: Final = {
+    ("subscriber", "pipeline"): "in a subscriber, or under `defaults: subscriber:` for all of them",
+    ("subscriber", "queue"): "in the subscriber that reads this queue",
+    ("subscriber", "event"): "in a subscriber of this event",
+    ("queue", "pipeline"): "in a queue, or under `defaults: queue:` for all of them",
+    ("queue", "subscriber"): "in the queue that it reads, under `queues:`; if it reads events, under `queue:` here",
+    ("queue", "event"): "under `queue:` in a subscriber of this event",
+    ("queue", "producer"): "in the queue that it publishes to, under `queues:`",
+    ("producer", "pipeline"): "in a producer",
+    ("producer", "queue"): "in the producer that publishes to this queue",
+    ("target", "producer"): "here",
+    ("target", "queue"): "beside `name:` in the `to:` of what publishes to it",
+}
+"""Where an option stands, by its home and by the place of the key."""
+_ELSEWHERE: Final = {
+    **dict.fromkeys(("logging", "telemetry", "shutdown", "broker", "pipeline"), "at the top level"),
+    "target": "beside `name:` in a `to:`",
+}
+_UNITS: Final = {
+    **dict.fromkeys(("ms", "msec", "msecs", "millis", "millisecond", "milliseconds"), "ms"),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "min"),
+    **dict.fromkeys(("h", "hour", "hours"), "unit h"),
+    **dict.fromkeys(("d", "day", "days"), "unit d"),
+    **{name.lower(): f"unit {name}" for name in ("kB", "MB", "GB", "KiB", "MiB", "GiB")},
+    **{f"{name}bytes": f"unit {name[0]}B" for name in ("mega", "giga")},
+}
+_RETRIES: Final = frozenset(("retry", "retries", "redelivery", "redeliveries"))
 
 
-class _Row(NamedTuple):
+class Meaning(NamedTuple):
+    """What a key may mean. `what` is what that option is, "" if the meaning is certain."""
+
+    word: ForeignWord
+    what: str
+
+
+class _Option(NamedTuple):
+    home: str
     key: str
     how: str
-    groups: list[frozenset[str]]
+    sets: tuple[frozenset[str], ...]
+    text: str
+
+
+class _Match(NamedTuple):
+    rank: tuple[int, int, int]
+    option: _Option
+    is_certain: bool
 
 
 @cache
-def _fillers() -> frozenset[str]:
-    """Return the words that say little of a key's meaning: they count for a row, and not against it."""
-    return frozenset(word for where, *_, words in _table() if where == "-" for word in words.split())
+def _tables() -> tuple[dict[str, frozenset[str]], list[_Option]]:
+    """Return the concepts by their words, and the options."""
+    concepts: dict[str, frozenset[str]] = {}
+    options = []
+    for home, name, how, words, text in read_table("runner.config", "concepts.txt", 5):
+        if home == "=":
+            for word in words.split():
+                concepts[word] = concepts.get(word, frozenset()) | {name}
+        else:
+            sets = tuple(frozenset(part.split()) for part in words.split(","))
+            options += [_Option(item, name, how, sets, text) for item in home.split()]
+    return concepts, options
 
 
-def _table() -> tuple[tuple[str, ...], ...]:
-    return read_table("runner.config", "concepts.txt", 4)
+def meaning(place: str, key: str, value: object, free: Collection[str]) -> Meaning | None:
+    """Return what a key of a place may mean, None if that is unknown. `free` are the keys that the map lacks."""
+    parts = [part for part in normal(key).split("_") if part]
+    found = sorted(_matches(place, parts), key=lambda match: match.rank)
+    found = [match for match in found if match.option.home != place or match.option.key in (*free, "-")]
+    for match in found:
+        if match.option.key == "-" or _takes(match.option, value):
+            return Meaning(_word(match.option, place, value), "" if match.is_certain else match.option.text)
+    certain = found[0] if found and found[0].is_certain else None
+    return Meaning(_word(certain.option, place, value), "") if certain is not None else None
 
 
-@cache
-def _rows(place: str) -> list[_Row]:
-    return [
-        _Row(key, how, [frozenset(group.split()) for group in groups.split("&")])
-        for where, key, how, groups in _table()
-        if where == place
-    ]
+def _concepts_of(part: str) -> Iterator[frozenset[str]]:
+    """Yield the concepts of a word, and of both halves of two words in one, such as `maxretries`."""
+    table = _tables()[0]
+
+    def known(word: str) -> frozenset[str]:
+        if word in _UNITS:
+            return frozenset(("-", "byte" if _UNITS[word].endswith("B") else "time"))
+        return frozenset("-") if word.isdecimal() else table.get(word) or table.get(word.removesuffix("s"), frozenset())
+
+    halves = [(part[:index], part[index:]) for index in range(len(part) - 2, 1, -1)] if not known(part) else []
+    pair = next(((first, rest) for first, rest in halves if len(first) > 2 and known(first) and known(rest)), (part,))
+    yield from map(known, pair)
 
 
-def guessed_word(model: type[SpecModel], key: str, value: object) -> ForeignWord | None:
-    """Return what an unknown key of a map seems to mean; None if nothing is likely, or takes its value.
+def _matches(place: str, parts: list[str]) -> Iterator[_Match]:
+    """Yield the options that the concepts of a key fit, each with its rank: the more concepts, the better."""
+    tokens = [token for part in parts for token in _concepts_of(part)]
+    own: frozenset[str] = frozenset().union(*tokens)
+    unit = next((_UNITS[part] for part in reversed(parts) if part in _UNITS), "")
+    kinds = ("!", "size") if unit.endswith("B") else ("!", "time", "rate") if unit else ()
+    here = _OWN.get(place, "-")
+    for option in _tables()[1]:
+        is_here = option.home == place
+        if (option.key == "-" and not is_here) or (kinds and option.how not in kinds):
+            continue
+        needed = {_OWN[option.home]} if option.home in _NEEDED else set()
+        for concepts in option.sets:
+            wanted, said = concepts | needed, concepts & own
+            if not wanted <= own | {here} or not said or not (is_here or said - _NEUTRAL):
+                continue
+            rest = sum(not token & (wanted | {here, _OWN[option.home]} | _NEUTRAL) for token in tokens)
+            is_certain = rest == 0 or option.key == "-"
+            if is_certain or (option.text and rest <= len(wanted & own)):
+                distance = 0 if is_here else 1 if place in (_PARENTS.get(option.home), _NEAR.get(option.home)) else 2
+                how = _how(option.how, unit, parts)
+                yield _Match((-len(wanted & own), rest, distance), option._replace(how=how), is_certain)
 
-    The remark is what the key that is meant does, in the words of its description.
-    """
-    words = normal(key).split("_")
-    likely = sorted(_coverages(place_of(model), words), key=lambda item: -item[0])
-    for coverage, row in likely:
-        *path, name = row.key.split(".")
-        home = model_below(model, tuple(path))
-        if coverage >= _MIN_COVERAGE and proposals(home, name, value, row.how):
-            return ForeignWord(row.key, row.how, _description(home, name), is_guess=True)
-    return None
+
+def _how(how: str, unit: str, parts: list[str]) -> str:
+    """Return how a value is converted, by the unit and the words in its key."""
+    if how == "rate":
+        return (
+            f"unit /{unit.removeprefix('unit ')[0]}" if unit else "unit /s" if {"rps", "qps", "tps"} & {*parts} else how
+        )
+    if how == "tries" and _RETRIES & {*parts}:
+        return "retries"
+    return unit or {"time": "?", "size": "bytes"}[how] if how in ("time", "size") else how
 
 
-def _coverages(place: str, words: list[str]) -> Iterator[tuple[float, _Row]]:
-    """Yield the rows that a key may mean, each with the share of its words that the row has."""
-    for row in _rows(place):
-        found = [next((word for word in words if word in group), "") for group in row.groups]
-        if all(found):
-            known = [word for word in words if any(word in group for group in row.groups)]
-            others = [word for word in words if word not in known and word not in _fillers()]
-            yield (len(known) / (len(known) + len(others)), row)
+def _model(home: str) -> type[SpecModel]:
+    return model_below(PipelineSpec, _PATHS[home])
 
 
-def _description(model: type[SpecModel], key: str) -> str:
-    """Return the first sentence of a key's description."""
-    for name, field in model.model_fields.items():
-        if key in field_keys(name, field):
-            text = (field.description or "").partition(". ")[0].rstrip(".")
-            return f"{text[:1].lower()}{text[1:]}"
-    return ""
+def _takes(option: _Option, value: object) -> bool:
+    model = _model(option.home)
+    return bool(proposals(model, option.key, value, option.how)) or refusal(model, option.key, value) is None
+
+
+def _word(option: _Option, place: str, value: object) -> ForeignWord:
+    """Return a row for the key: another name of an option, or a help that says where the option stands."""
+    home, key, how, _, text = option
+    if key == "-":
+        return ForeignWord("", "!", text)
+    parent = home if _PARENTS.get(home) == "pipeline" else _PARENTS.get(home, home)
+    remark = "attempts count the first try" if how == "retries" else ""
+    if place in (home, _PARENTS.get(home)):
+        return ForeignWord(key if home == place else f"{home}.{key}", how, remark)
+    shown = []
+    for item in proposals(_model(home), key, value, how):
+        pair = f"{key}: {mask_passwords(item.text or written(value))}"
+        pair = f"{home}: {{{pair}}}" if home in _PARENTS else pair
+        pair = f"to: {{name: {{to|NAME}}, {pair}}}" if (home, place) == ("target", "producer") else pair
+        shown.append(f"`{pair}` {item.condition}".rstrip())
+    route = _ROUTES.get((parent, place), _ELSEWHERE.get(parent, f"in a {parent}"))
+    return ForeignWord("", "!", f"write {', '.join(shown) or f'`{key}:`'} {route}, in place of it")

@@ -29,8 +29,6 @@ class ForeignWord(NamedTuple):
     key: str
     how: str
     remark: str
-    is_guess: bool = False
-    """Whether it is no row, but a guess by the words that the key consists of."""
 
     @property
     def is_rename(self) -> bool:
@@ -49,6 +47,8 @@ class ForeignWord(NamedTuple):
             return [(value.removeprefix("/") or '"/"', "")]
         if isinstance(value, bool) or not isinstance(value, int | float):
             return [(_opposite(value), "")] if self.how == "not" and isinstance(value, bool) else []
+        if self.how.startswith("unit "):
+            return [(f"{value:.{_DIGITS}g}{self.how[5:]}", "")]
         convert = _CONVERSIONS.get(self.how)
         return convert(value) if convert is not None else []
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runner.config.concepts import guessed_word
+from runner.config.concepts import meaning
 from runner.config.document import Document, Interpolated, KeyPath, MappingNode, Node, ScalarNode, value_at
 from runner.config.foreign_words import ForeignWord, foreign_word, has_parts, normal, section_of, unit_of
 from runner.config.guesses import duration
@@ -29,7 +29,7 @@ from runner.config.proposals import (
 )
 from runner.config.slips.slip import LISTS, SECTIONS
 from runner.config.spec import PipelineSpec
-from runner.config.spec_model import SpecModel, model_keys
+from runner.config.spec_model import SpecModel, field_keys, model_keys
 from runner.errors import Problem
 from runner.redaction import mask_passwords
 
@@ -37,6 +37,9 @@ _KINDS = {name: f"{'an' if name[0] == 'e' else 'a'} {name[:-1]}" for name in SEC
 _MAX_CHARACTERS = 80
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(?:\.\w+)*")
 _EXCLUDED = "conflicting-options"
+_WITH_UNITS = ("bad-duration", "bad-size", "bad-rate", "bad-share")
+_MAX_EXPLAINED = 4
+"""The most keys that a help lists with what each is."""
 _MAX_TOGETHER = 6
 """The most unknown keys in one problem. More have a problem each."""
 
@@ -59,6 +62,8 @@ class _Unknown:
     excluded: str = ""
     """The key beside it, with its value, that the key that is meant cannot be used together with."""
     refused: str = ""
+    what: str = ""
+    """What the key that is meant is, where that is only likely: the help says so."""
 
 
 class UnknownKeys:
@@ -150,14 +155,8 @@ class UnknownKeys:
         model = model_at(path[:-1], self._root)
         code, message, help_ = "unknown-key", f"unknown key {quoted(key)}", ""
         target: KeyPath = ()
-        siblings = [*parent, *(str(found[-1]) for found in self._found if found[:-1] == path[:-1])]
         value = parent[key]
-        word = self._inner(path, key, model, value, parent) or foreign_word(place_of(model), key, value, siblings)
-        only = value[0] if isinstance(value, list) and len(value) == 1 else value
-        meant = "" if word is not None else _meant(key, model, parent, missing_at(missing, path))
-        if not meant:
-            word = self._meaning(path, word, value, only, missing_at(missing, path))
-            word = word or self._guess(path, key, model, value)
+        word, what, meant = self._understood(path, key, model, parent, missing_at(missing, path))
         anchored, fix = self._anchored(path, key), None
         if key in model.reserved:
             code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
@@ -174,14 +173,14 @@ class UnknownKeys:
         elif meant:
             target, help_ = (*path[:-1], meant), f'did you mean "{meant}"?'
         else:
-            help_ = self._place_of(path, key, model) or _one_of(model, parent)
+            help_ = self._place_of(path, key, model) or _one_of(model, parent, value)
         if key in model_keys(model):
             code = "wrong-type"
             message = "`queue` holds options of a subscriber's own queue; the queue that it reads is `from`"
         shown = path if key in model_keys(model) else path[:-1]
         problem = self._document.problem(code, shown, message, help_, at=path, on="key", fix=fix)
         node = self._document.node(path)
-        found = _Unknown(path, problem, node, word, target, [], self._written(path, node))
+        found = _Unknown(path, problem, node, word, target, [], self._written(path, node), what=what)
         self._found[path] = found
         del parent[key]
         self._take(found, parent, value)
@@ -193,6 +192,25 @@ class UnknownKeys:
             del parent[key]
         also = f", in place of {' and '.join(map(quoted, keys))}, too" if keys else ""
         return word._replace(remark=f"{help_}{also}") if help_ else word
+
+    def _understood(
+        self, path: KeyPath, key: str, model: type[SpecModel], parent: dict[str, Any], missing: list[str]
+    ) -> tuple[ForeignWord | None, str, str | None]:
+        """Return the word of another tool that a key is, what that means if it is only likely, and a misspelt key."""
+        siblings = [*parent, *(str(found[-1]) for found in self._found if found[:-1] == path[:-1])]
+        value, place = parent[key], place_of(model)
+        only = value[0] if isinstance(value, list) and len(value) == 1 else value
+        word, concept = self._inner(path, key, model, value, parent) or foreign_word(place, key, value, siblings), None
+        free = [name for name in model_keys(model) if name not in parent]
+        if word is None and (meant := typo_of(normal(key), free, missing)):
+            return None, "", meant
+        if word is None and self._root is PipelineSpec and not self._place_of(path, key, model):
+            concept = meaning(place, key, value, free)
+        is_known = word is not None or (concept is not None and not concept.what)
+        if not is_known and (meant := _meant(key, model, free)):
+            return None, "", meant
+        word = self._meaning(path, word, value, only, missing)
+        return (*concept, "") if word is None and concept is not None else (word, "", "")
 
     def _take(self, found: _Unknown, parent: dict[str, Any], value: Any) -> None:
         """Put a value under the key that is meant, as that key needs it."""
@@ -233,9 +251,9 @@ class UnknownKeys:
         place, parent = place_of(model_at(path[:-1], self._root)), value_at(self._data, path[:-1])
         if word is not None and place == "pipeline" and word.key in ("subscribers", "producers"):
             return section_of(word, value)
-        is_period = (
-            duration_of(only) if isinstance(only, dict) else isinstance(only, int | float) or duration(str(only))
-        )
+        is_period = isinstance(only, int | float) or duration(str(only))
+        if isinstance(only, dict):  # `{minutes: 5}` is a period, `{minute: 5}` a time
+            is_period = duration_of(only) if not {"minute", "hour"} & {*only} else ""
         if word is not None and word.key == "cron" and is_period:
             return ForeignWord("every", "s", "")
         if word is not None and word.key == "bind" and value and isinstance(value, list) and isinstance(value[0], dict):
@@ -252,11 +270,6 @@ class UnknownKeys:
             return ForeignWord("file" if is_file else "handler", "=", "")
         key = next((name for name in ("from", "to") if name in missing and only in self._names()), "")
         return ForeignWord(key, "=", "") if key else word
-
-    def _guess(self, path: KeyPath, key: str, model: type[SpecModel], value: object) -> ForeignWord | None:
-        """Return what a key seems to mean by the words that it consists of, unless it is one of the language."""
-        is_ours = key in (*model_keys(model), *model.reserved) or self._place_of(path, key, model)
-        return None if is_ours else guessed_word(model, key, value)
 
     def _inner(
         self, path: KeyPath, key: str, model: type[SpecModel], value: object, parent: Mapping[str, Any]
@@ -381,7 +394,7 @@ class UnknownKeys:
 
     def _problems_of(self, group: list[_Unknown]) -> list[Problem]:
         """Return one problem for the parts of one map, and for keys of which one's help has the values of others."""
-        problems = [self._problem(found) for found in group]
+        problems = [self._for(found, self._problem(found)) for found in group]
         names = [self._wrappers.get(found.path, str(found.path[-1])) for found in group]
         is_wrapped = group[0].path in self._wrappers
         others = [*dict.fromkeys(names if is_wrapped else names[1:])]
@@ -395,6 +408,12 @@ class UnknownKeys:
                 )
                 return [replace(group[0].problem, help=help_, fix=None)]
         return problems
+
+    def _for(self, found: _Unknown, problem: Problem) -> Problem:
+        """Return a problem whose help says what the proposed key is, and that is no fix, where it is only likely."""
+        if not found.what or found.word is None or problem.help.startswith("remove"):
+            return problem
+        return replace(problem, help=f"for {found.what}, {problem.help}", fix=None)
 
     def _problem(self, found: _Unknown) -> Problem:
         word, target = found.word, found.target
@@ -427,7 +446,7 @@ class UnknownKeys:
         ]
         help_ = self._with_remark(word, f"write {', '.join(texts)}")
         fix = None
-        if len(choices) == 1 and choices[0].is_whole and not word.is_guess:
+        if len(choices) == 1 and choices[0].is_whole:
             fix = self._document.rewriting(target, key, choices[0].text if found.values else None)
         return self._beside(found, replace(found.problem, help=help_, fix=fix))
 
@@ -458,9 +477,8 @@ class UnknownKeys:
             parts.append(f"{key}: {text or written(value)}")
         units = [f"{item.text} {item.condition}" for found in below if len(found.values) > 1 for item in found.values]
         shown = _in_quotes(f"{target[depth - 1]}: {{{', '.join(parts)}}}")
-        words = [found.word for found in below if found.word is not None]
-        said_alone = [word for word in words if len(below) == 1 or not (word.is_guess or "in place" in word.remark)]
-        remarks = [*dict.fromkeys(word.remark for word in said_alone if word.remark)]
+        words = (found.word.remark for found in below if found.word is not None)
+        remarks = [*dict.fromkeys(item for item in words if item and (len(below) == 1 or "in place" not in item))]
         notes = "; ".join([*([", ".join(units)] if units else []), *remarks])
         return f"{shown} ({notes})" if notes else shown
 
@@ -483,14 +501,11 @@ def _in_quotes(text: str) -> str:
     return f"`{text}`" if '"' in text else f'"{text}"'
 
 
-def _meant(key: str, model: type[SpecModel], parent: Mapping[str, Any], missing: list[str]) -> str | None:
-    """Return the key that a misspelt or abbreviated one means, best one that the map does not have."""
-    free = [name for name in model_keys(model) if name not in parent]
+def _meant(key: str, model: type[SpecModel], free: list[str]) -> str | None:
+    """Return the key that one with a prefix, an abbreviation or a misspelt one that is there already means."""
     bare = re.sub(r"^(?:worker|consumer|default|task|handler|subscriber|producer|queue)[_-]", "", key)
-    if bare != key and bare in free:
-        return bare
     key = normal(key)  # `idleTimeout` has a word more than `timeout`
-    return typo_of(key, free, missing) or abbreviated(key, free) or typo_of(key, model_keys(model))
+    return bare if bare in free else abbreviated(key, free) or typo_of(key, model_keys(model))
 
 
 def missing_at(missing: Collection[KeyPath], path: KeyPath) -> list[str]:
@@ -508,11 +523,30 @@ def _map_of_key(key: str, model: type[SpecModel]) -> str:
     return f"move it into {' or '.join(homes)}" if homes else ""
 
 
-def _one_of(model: type[SpecModel], parent: Mapping[str, Any]) -> str:
-    """Return the help for a key whose meaning is unknown. It does not say "remove it": what the key means is lost."""
-    free = ", ".join(name for name in model_keys(model) if name not in parent)
+def _one_of(model: type[SpecModel], parent: Mapping[str, Any], value: object) -> str:
+    """Return the help for a key whose meaning is unknown: the keys that take its value, best each with what it is.
+
+    It does not say "remove it": what the key means is lost.
+    """
+    free = [name for name in model_keys(model) if name not in parent and name not in ("description", "enabled")]
+    fitting = [name for name in free if _fits(model, name, value)]
+    free = fitting if len(fitting) > 1 else free
+    texts = {
+        key: (field.description or "").rstrip(".").partition(". ")[0]
+        for name, field in model.model_fields.items()
+        for key in field_keys(name, field)
+    }
+    shown = "; ".join(f"`{name}:` ({texts[name][:1].lower()}{texts[name][1:]})" for name in free)
     own = '; a key that begins with "x-" is ignored' if model is PipelineSpec else ""
-    return f"write one of: {free}{own}" if free else "remove it"
+    is_short = len(free) <= _MAX_EXPLAINED and len(shown) <= _MAX_CHARACTERS * 3
+    of = "one of: " if len(free) > 1 or not is_short else ""
+    return f"write {of}{shown if is_short else ', '.join(free)}{own}" if free else "remove it"
+
+
+def _fits(model: type[SpecModel], key: str, value: object) -> bool:
+    """Whether a key takes a value, or a number once it has a unit."""
+    refused = refusal(model, key, value)
+    return refused is None or (type(value) in (int, float) and refused["type"] in _WITH_UNITS)
 
 
 def _below(key: str, model: type[SpecModel], parent: Mapping[str, Any]) -> list[str]:

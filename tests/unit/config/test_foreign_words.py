@@ -9,11 +9,9 @@ import pytest
 
 from runner.config import foreign_files
 from runner.config.broker_spec import BrokerSpec, TlsSpec
-from runner.config.concepts import guessed_word
 from runner.config.document import plain_data
 from runner.config.foreign_words import foreign_word, normal
 from runner.config.guesses import address, calendar, event_pattern
-from runner.config.models import model_below
 from runner.config.positions import Lines
 from runner.config.producer_spec import ProducerSpec
 from runner.config.proposals import is_refused, proposals, refusal, value_of, written
@@ -199,41 +197,6 @@ def test_a_value_and_its_neighbours_give_a_word_its_meaning(
 
 
 @pytest.mark.parametrize(
-    ("model", "key", "value", "meant"),
-    [
-        (SubscriberSpec, "simultaneous_jobs", 5, "concurrency"),
-        (SubscriberSpec, "maxUnackedMessages", 20, "prefetch"),
-        (SubscriberSpec, "kill_after", 30, "timeout"),
-        (SubscriberSpec, "redelivery_pause", "5s", "retry.delay"),
-        (SubscriberSpec, "max_tries_per_message", 4, "retry.attempts"),
-        (SubscriberSpec, "one_at_a_time_by", "customer", "order_by"),
-        (SubscriberSpec, "messages-per-second", 20, "rate"),
-        (RetrySpec, "longest_pause", "1m", "max_delay"),
-        (QueueSpec, "keep_messages_for", 3600, "message_ttl"),
-        (QueueSpec, "when_full", "drop-head", "overflow"),
-        (QueueSpec, "fails_go_to", "bad", "dead_letter"),
-        (ProducerSpec, "run_each", "30s", "every"),
-        (ProducerSpec, "publish_into", "orders", "to"),
-        (QueueSpec, "when_full", "explode", None),  # a value that it does not take
-        (SubscriberSpec, "colour_of_the_day", "red", None),
-        (SubscriberSpec, "max_messages_per", 5, None),  # words that say little
-    ],
-)
-def test_a_key_is_guessed_by_its_words(model: type[SpecModel], key: str, value: object, meant: str | None) -> None:
-    found = guessed_word(model, key, value)
-    assert (found and found.key) == meant
-
-
-def test_guessed_keys_are_those_of_the_language() -> None:
-    for place, key, how, groups in read_table("runner.config", "concepts.txt", 4)[1:]:
-        model = next(item for item in MODELS if item.__name__ == f"{place.capitalize()}Spec")
-        *path, name = key.split(".")
-        assert name in model_keys(model_below(model, tuple(path))), (place, key)
-        assert how in ("=", "?", "bytes", "%", "rate", "tries", "retries", "not"), how
-        assert all(group.split() for group in groups.split("&")), (place, key)
-
-
-@pytest.mark.parametrize(
     ("text", "pattern"),
     [
         ("order.>", "order.#"),
@@ -317,11 +280,11 @@ QUEUE = "version: 1\nqueues:\n  orders: {{{}}}\n"
         (SUBSCRIBER.format("qos: {prefetch_count: 50}"), ['write "prefetch: 50"']),
         (
             SUBSCRIBER.format("messages_per_minute: 50"),
-            ['write "rate: 50/m" (maximum rate of handling, as in 100/s, 10/m, 5/h or 20/d)'],
+            ['write "rate: 50/m"'],
         ),
         (
             SUBSCRIBER.format("kill_after: 30"),
-            ['write "timeout: 30s" (maximum duration of one attempt)'],
+            ['write "timeout: 30s"'],
         ),
         (
             SUBSCRIBER.format("redelivery_pause: 5s, max_tries_per_message: 4"),

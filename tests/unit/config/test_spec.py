@@ -520,7 +520,7 @@ def test_one_wrong_thing_is_one_problem_in_our_words(
         ("producers: {p: {to: q, hanlder: 'a:b'}}\n", 'did you mean "handler"?'),
         ("resources: {db: }\n", 'add "factory: handlers.db:connect"'),
         (Q % "type: stream, max_length: 5", 'write "max_bytes" or "message_ttl" instead'),
-        ("shutdown: {zzz: 1}\n", "write one of: grace"),
+        ("shutdown: {zzz: 1}\n", "write `grace:` (how long running handlers may take to finish)"),
         ("producers: {p: {handler: 'a:b'}}\n", 'add "to:" with a queue or an event'),
     ],
 )
