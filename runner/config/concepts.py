@@ -38,14 +38,11 @@ _PATHS: Final = {
     **{"tls": ("broker", "tls"), "target": ("producers", "*", "to", 0), "pipeline": ()},
 }
 _ROUTES: Final = {
-    ("subscriber", "pipeline"): "in a subscriber, or under `defaults: subscriber:` for all of them",
     ("subscriber", "queue"): "in the subscriber that reads this queue",
     ("subscriber", "event"): "in a subscriber of this event",
-    ("queue", "pipeline"): "in a queue, or under `defaults: queue:` for all of them",
     ("queue", "subscriber"): "in the queue that it reads, under `queues:`; if it reads events, under `queue:` here",
     ("queue", "event"): "under `queue:` in a subscriber of this event",
     ("queue", "producer"): "in the queue that it publishes to, under `queues:`",
-    ("producer", "pipeline"): "in a producer",
     ("producer", "queue"): "in the producer that publishes to this queue",
     ("target", "producer"): "here",
     ("target", "queue"): "beside `name:` in the `to:` of what publishes to it",
@@ -64,6 +61,7 @@ _UNITS: Final = {
     **{name.lower(): f"unit {name}" for name in ("kB", "MB", "GB", "KiB", "MiB", "GiB")},
     **{f"{name}bytes": f"unit {name[0]}B" for name in ("mega", "giga")},
 }
+_ITEMS: Final = ("subscriber", "producer", "queue")
 _RETRIES: Final = frozenset(("retry", "retries", "redelivery", "redeliveries"))
 
 
@@ -135,17 +133,17 @@ def _matches(place: str, parts: list[str]) -> Iterator[_Match]:
     own: frozenset[str] = frozenset().union(*tokens)
     unit = next((_UNITS[part] for part in reversed(parts) if part in _UNITS), "")
     kinds = ("!", "size") if unit.endswith("B") else ("!", "time", "rate") if unit else ()
-    here = _OWN.get(place, "-")
-    for option in _tables()[1]:
+    for option in _tables()[1] if place in _OWN else ():
         is_here = option.home == place
         if (option.key == "-" and not is_here) or (kinds and option.how not in kinds):
             continue
-        needed = {_OWN[option.home]} if option.home in _NEEDED else set()
+        is_key = "_".join(parts) == option.key and place == _PARENTS.get(option.home)
+        needed = {_OWN[option.home]} if option.home in _NEEDED and not is_key else set()
         for concepts in option.sets:
             wanted, said = concepts | needed, concepts & own
-            if not wanted <= own | {here} or not said or not (is_here or said - _NEUTRAL):
+            if not wanted <= own | {_OWN[place]} or not said or not (is_here or said - _NEUTRAL):
                 continue
-            rest = sum(not token & (wanted | {here, _OWN[option.home]} | _NEUTRAL) for token in tokens)
+            rest = sum(not token & (wanted | {_OWN[place], _OWN[option.home]} | _NEUTRAL) for token in tokens)
             is_certain = rest == 0 or option.key == "-"
             if is_certain or (option.text and rest <= len(wanted & own)):
                 distance = 0 if is_here else 1 if place in (_PARENTS.get(option.home), _NEAR.get(option.home)) else 2
@@ -187,6 +185,9 @@ def _word(option: _Option, place: str, value: object) -> ForeignWord:
         pair = f"{key}: {mask_passwords(item.text or written(value))}"
         pair = f"{home}: {{{pair}}}" if home in _PARENTS else pair
         pair = f"to: {{name: {{to|NAME}}, {pair}}}" if (home, place) == ("target", "producer") else pair
+        is_default = place == "pipeline" and parent in _ITEMS and key not in ("from", "to", "handler")
+        pair = f"defaults: {{{parent}: {{{pair}}}}}` for all {parent}s, or `{pair}" if is_default else pair
         shown.append(f"`{pair}` {item.condition}".rstrip())
-    route = _ROUTES.get((parent, place), _ELSEWHERE.get(parent, f"in a {parent}"))
+    is_one = place == "pipeline" and "defaults" in "".join(shown)
+    route = "in one" if is_one else _ROUTES.get((parent, place)) or _ELSEWHERE.get(parent) or f"in a {parent}"
     return ForeignWord("", "!", f"write {', '.join(shown) or f'`{key}:`'} {route}, in place of it")

@@ -204,7 +204,8 @@ class UnknownKeys:
         free = [name for name in model_keys(model) if name not in parent]
         if word is None and (meant := typo_of(normal(key), free, missing)):
             return None, "", meant
-        if word is None and self._root is PipelineSpec and not self._place_of(path, key, model):
+        elsewhere = self._place_of(path, key, model)
+        if word is None and self._root is PipelineSpec and (not elsewhere or " or " not in elsewhere):
             concept = meaning(place, key, value, free)
         is_known = word is not None or (concept is not None and not concept.what)
         if not is_known and (meant := _meant(key, model, free)):
