@@ -1,7 +1,4 @@
-"""Composition: paths become pipelines, and pipelines become a running system.
-
-With `publisher`, the only module that imports all layers.
-"""
+"""Composition: paths become pipelines, and they become a running system. This and `publisher` import all layers."""
 
 from __future__ import annotations
 
@@ -368,9 +365,9 @@ async def up(
 ) -> RunReport | None:
     """Connect, declare, run until `stop` is set or the system is idle, and drain. None if stopped before anything ran.
 
-    A worker waits for its turn to connect, and runs the HTTP server only if it is the first. `access` says who may do
-    what on the page. `continued` comes from the run before, if there was one in this process. Raises BrokerUnavailable
-    and TopologyMismatch. Logging must be configured.
+    A worker waits for its turn to connect, and only the first one runs the HTTP server. `access` says who may do what
+    on the page. `continued` comes from the run before in this process. Logging must be configured. Raises
+    BrokerUnavailable and TopologyMismatch.
     """
     from runner.metrics import Metrics
     from runner.runtime.supervisor import Supervisor
@@ -396,7 +393,7 @@ async def up(
             return None
         if not await finished_before(_connect_and_declare(system, transport, on_step), stop):
             return None
-        report = await _run(system, supervisor, metrics, stop, on_step)
+        report = await _run(system, supervisor, metrics, stop, on_step, continued is None)
         if lost:
             raise lost[0]
         return report
@@ -412,16 +409,18 @@ async def _run(
     metrics: Metrics,
     stop: asyncio.Event,
     on_step: Callable[[StartupStep], None],
+    is_first: bool,
 ) -> RunReport:
-    """Run until `stop` is set or the system is idle, and drain."""
+    """Run until `stop` is set or the system is idle, and drain. `is_first`: nothing ran in this process before."""
     from runner.runtime.watchdog import handler_watchdog
     from runner.tasks import finished_before
 
     try:
         async with handler_watchdog(supervisor.handlers, metrics.loop_lag):
             if await finished_before(supervisor.start(), stop):
-                gc.freeze()  # a full collection looks only at what came since, not at all that was imported
-                gc.collect(0)  # of nothing; from here on, collections come as often as usual
+                if is_first:  # later it would keep the garbage of the run before
+                    gc.freeze()  # a full collection looks only at what came since, not at all that was imported
+                gc.collect(0)  # of little; from here on, collections come as often as usual
                 on_step(_running_step(system))
                 await supervisor.wait(stop)
     finally:

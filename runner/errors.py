@@ -145,6 +145,10 @@ class OutboxUnavailable(RunnerError):
     """The outbox cannot keep a message: its file is full, or cannot be written. The message may arrive all the same."""
 
 
+class BadRecord(Exception):
+    """A line of a file is invalid, or does not match the schema of its destination. The message has the line."""
+
+
 class AlreadySettled(RunnerError):
     """A delivery was settled twice. A bug in the caller, without effect on the broker."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from runner.config.diagnostics import display_path
-from runner.errors import PublishFailed
+from runner.errors import BadRecord, PublishFailed
 from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
 from runner.pipeline.codec import Encode, JsonText, guess_payload
 from runner.pipeline.data_errors import json_error
@@ -23,10 +23,6 @@ _DELIMITERS = ",;\t"
 
 _FIELD_LIMIT = threading.Lock()
 """Guards the field limit of `csv`, which is global: it is raised for one row at a time."""
-
-
-class BadRecord(Exception):
-    """A line of a file is invalid, or does not match the schema of its destination. The message has the line."""
 
 
 def read_records(path: str, checks: Sequence[Encode] = ()) -> Iterator[Any]:

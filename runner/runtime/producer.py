@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from runner import log
 from runner.backoff import backoff_delays
-from runner.errors import PublishFailed, PublishUnknown
+from runner.errors import BadRecord, PublishFailed, PublishUnknown
 from runner.metrics import ProducerCounts
 from runner.pipeline.model import Handler, Producer
 from runner.runtime.generators import iterate_generator, iterate_in_thread
@@ -170,8 +170,6 @@ class ProducerRuntime:
                 await self._give_up(window)
                 raise
             except Exception as failure:  # an error of the handler, or of the first publication that failed
-                from runner.pipeline.file_source import BadRecord
-
                 await window.settle()
                 cause = failure.error if isinstance(failure, HandlerFailed) else failure
                 self.has_failed = isinstance(cause, BadRecord)

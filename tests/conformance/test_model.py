@@ -246,7 +246,7 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
+        self.loop = asyncio.Runner()
         self.world: World
 
     def run(self, work: Coroutine[Any, Any, object]) -> None:
@@ -254,7 +254,7 @@ class Model(RuleBasedStateMachine):
             await work
             await asyncio.sleep(STEP_S)  # time passes, also where nothing happens in it
 
-        self.loop.run_until_complete(then_a_step())
+        self.loop.run(then_a_step())
         assert self.world.stale == [], "begun by a process that had lost it"
 
     @initialize(is_ordered=st.booleans(), keys=st.lists(st.sampled_from("ab"), max_size=3))
@@ -298,8 +298,8 @@ class Model(RuleBasedStateMachine):
                 self.run(self.world.heal())
         finally:
             if hasattr(self, "world"):
-                self.loop.run_until_complete(self.world.close())
-            self.loop.close()
+                self.loop.run(self.world.close())
+            self.loop.close()  # with what aiormq left waiting on connections that were cut
             super().teardown()
 
 

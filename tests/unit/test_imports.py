@@ -77,6 +77,23 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 600, 40
 LONGER: dict[str, str] = {}
 """Files (`runner/a.py`) and functions (`runner/a.py:name`) that are longer, each with its reason."""
 
+AT_THE_START = {
+    ("runner.runtime.exposition", "prometheus_client"),
+    ("runner.runtime.handler_invoker", "runner.runtime.process_pool"),
+    ("runner.runtime.process_pool", "runner.runtime.tracing"),
+    ("runner.runtime.publisher", "runner.runtime.tracing"),
+    ("runner.runtime.resources", "runner.pipeline.import_failures"),
+    ("runner.runtime.store", "runner.runtime.redis_store"),
+    ("runner.runtime.store", "runner.runtime.sqlite_store"),
+    ("runner.runtime.supervisor", "runner.runtime"),
+    ("runner.runtime.supervisor", "runner.runtime.http_producer"),
+    ("runner.runtime.supervisor", "runner.runtime.http_server"),
+    ("runner.runtime.supervisor", "runner.runtime.idempotency"),
+    ("runner.runtime.supervisor", "runner.runtime.tracing"),
+}
+"""What the engine imports late, for a quick start, but before the first message is handled."""
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 FILES = sorted((ROOT / "runner").rglob("*.py"))
 
 
@@ -118,6 +135,17 @@ def test_each_library_is_declared() -> None:
     used = {target.partition(".")[0] for _, _, target in _imports()} - {"runner"} - set(sys.stdlib_module_names)
     used -= {"annotationlib"}
     assert {names.get(library, library.replace("_", "-")) for library in used} - declared == set()
+
+
+def test_what_runs_imports_nothing_new() -> None:
+    """A process without file descriptors, or whose folder is gone, must still settle, log and retry."""
+    found = set()
+    for path in FILES:
+        if _is_in(_module(path), "runner.runtime") or _is_in(_module(path), "runner.transports"):
+            functions = (node for node in ast.walk(_trees()[path]) if isinstance(node, FUNCTIONS))
+            inner = {item for node in functions for item in ast.walk(node) if isinstance(item, ast.ImportFrom)}
+            found |= {(_module(path), item.module or "") for item in inner}
+    assert {item for item in found if not item[1].startswith("aiohttp")} == AT_THE_START
 
 
 def test_no_room_is_named_for_nothing() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.pipeline.file_source import MAX_LINE_BYTES, BadRecord, read_records
+from runner.errors import BadRecord
+from runner.pipeline.file_source import MAX_LINE_BYTES, read_records
 
 
 def test_json_lines_are_published_byte_for_byte(tmp_path: Path) -> None:
