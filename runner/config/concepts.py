@@ -81,7 +81,7 @@ class _Option(NamedTuple):
 
 
 class _Match(NamedTuple):
-    rank: tuple[int, int, int]
+    rank: tuple[int, int, int, int]
     option: _Option
     is_certain: bool
 
@@ -131,6 +131,11 @@ def _matches(place: str, parts: list[str]) -> Iterator[_Match]:
     """Yield the options that the concepts of a key fit, each with its rank: the more concepts, the better."""
     tokens = [token for part in parts for token in _concepts_of(part)]
     own: frozenset[str] = frozenset().union(*tokens)
+    strong = (
+        own - {"time"}
+        if not any("time" in token for part in parts if part not in _UNITS for token in _concepts_of(part))
+        else own
+    )
     unit = next((_UNITS[part] for part in reversed(parts) if part in _UNITS), "")
     kinds = ("!", "size") if unit.endswith("B") else ("!", "time", "rate") if unit else ()
     for option in _tables()[1] if place in _OWN else ():
@@ -145,10 +150,14 @@ def _matches(place: str, parts: list[str]) -> Iterator[_Match]:
                 continue
             rest = sum(not token & (wanted | {_OWN[place], _OWN[option.home]} | _NEUTRAL) for token in tokens)
             is_certain = rest == 0 or option.key == "-"
-            if is_certain or (option.text and rest <= len(wanted & own)):
+            if is_certain or (option.text and rest <= len(wanted & own) and said & strong - _NEUTRAL):
                 distance = 0 if is_here else 1 if place in (_PARENTS.get(option.home), _NEAR.get(option.home)) else 2
                 how = _how(option.how, unit, parts)
-                yield _Match((-len(wanted & own), rest, distance), option._replace(how=how), is_certain)
+                yield _Match(
+                    (-len(wanted & own - _NEUTRAL), -len(wanted & own), rest, distance),
+                    option._replace(how=how),
+                    is_certain,
+                )
 
 
 def _how(how: str, unit: str, parts: list[str]) -> str:

@@ -82,14 +82,16 @@ class UnknownKeys:
 
     def settle(self, paths: Iterable[KeyPath], missing: Collection[KeyPath]) -> None:
         """Rename or remove unknown keys, and remember them. `missing` are the paths of required keys."""
-        for path in sorted(paths, key=self._are_nodes, reverse=True):  # they take the keys beside them up
+        for path in sorted(paths, key=self._turn):
             parent, key = value_at(self._data, path[:-1]), str(path[-1])
             if isinstance(parent, dict) and key in parent and not self._unwrap(path, key, parent):
                 self._settle(path, key, parent, missing)
 
-    def _are_nodes(self, path: KeyPath) -> bool:
+    def _turn(self, path: KeyPath) -> int:
+        """Return the turn of a key: nodes of a cluster take the keys beside them up, also those of maps beside them."""
         word = foreign_word("broker", str(path[-1])) if path[0] == "broker" else None
-        return word is not None and word.key == "urls"
+        is_map = path[0] == "broker" and isinstance(value_at(self._data, path), dict)
+        return 0 if is_map else 1 if word is not None and word.key == "urls" else 2
 
     def _unwrap(self, path: KeyPath, key: str, parent: dict[str, Any]) -> bool:
         """Put the keys of the map under an unknown key beside it if their meaning is known there. False if not."""
@@ -235,6 +237,9 @@ class UnknownKeys:
         """Find the values to write for one of another tool. False if the key that is meant takes none of them."""
         model, key = self._model(found.target[:-1]), str(found.target[-1])
         items = proposals(model, key, value, word.how)
+        if len(items) > 1 and isinstance(there := value_at(self._data, found.target[:-1]) or {}, dict):
+            fitting = [item for item in items if not value_errors(model, {**there, key: value_of(item.text)})]
+            items = [item._replace(condition="") for item in fitting] if len(fitting) == 1 else items
         unit = re.search(r"second|minute", normal(str(found.path[-1])))  # of a rate, as in `messages_per_second`
         if word.how == "rate" and unit is not None:
             items = [item._replace(condition="") for item in items if unit[0] in item.condition] or items
@@ -328,7 +333,7 @@ class UnknownKeys:
     def _taken(self, found: _Unknown, target: KeyPath, *, is_map: bool) -> str:
         """Return the help for a key where the one that is meant is there already; in an overlay, it replaces that."""
         key, document = str(target[-1]), self._document
-        if found.path[0] == "subscribers" and found.path[-1] == "queue":
+        if found.path[0] == "subscribers" and found.path[-1] == "queue" and found.written not in self._names():
             return "write its options as a map, as in `queue: {type: classic}`"
         other = document.span(target, "key")
         if document.part(other).file != found.problem.file:

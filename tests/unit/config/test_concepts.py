@@ -60,7 +60,27 @@ def helps(place: str, key: str) -> list[str]:
         ("shutdown", "drain_seconds: 20", 'write "grace: 20s"'),
         ("logging", "include_payload: true", 'write "payloads: true"'),
         ("telemetry", "bind_port: 9090", 'write `http: "127.0.0.1:9090"`'),
+        ("subscriber", "max_unacked_messages_per_consumer: 20", 'write "prefetch: 20"'),
+        ("retry", "randomize_delay: true", 'write "jitter: 20%"'),
+        ("retry", "randomize_delay: 0.3", 'write "jitter: 30%"'),
+        ("telemetry", "tracing_enabled: true", 'write "traces: otlp"'),
+        ("broker", "host: h, tls_ca_file: ca.pem", 'write "tls: {ca: ca.pem}"'),
+        ("producer", "endpoint_path: /orders", 'write "http: /orders"'),
+        # of two readings of a number, the one that goes with the other options
+        ("retry", "retry_wait_time: 500", 'for the delay before the first retry, write "delay: 500ms"'),
+        # a unit alone is no hint
+        (
+            "queue",
+            "archive_after_days: 3",
+            "write one of: delivery_limit, max_length, max_bytes, message_ttl, max_priority, partitions, compress",
+        ),
         # the option stands elsewhere
+        (
+            "pipeline",
+            "worker_concurrency: 4",
+            "write `defaults: {subscriber: {concurrency: 4}}` for all subscribers, or `concurrency: 4` in one, in place "
+            "of it",
+        ),
         (
             "queue",
             "parallel_tasks: 4",

@@ -352,6 +352,14 @@ QUEUE = "version: 1\nqueues:\n  orders: {{{}}}\n"
             "version: 1\nbroker_url: amqp://u:S3CR3T@localhost//\n",
             ['write it as "broker: …", with another value: write one "/" at its end, for the virtual host "/"'],
         ),
+        (
+            BROKER.format("nodes: [a, b], credentials: {username: shop, password: x}"),
+            [
+                'remove "credentials:", and move what is below it one level up',
+                "write `urls: [amqp://shop:***@a/, amqp://shop:***@b/]` with your password in place of ***, in place "
+                'of "username" and "password", too',
+            ],
+        ),
     ],
 )
 def test_what_is_to_be_written_is_said_at_once(text: str, helps: list[str]) -> None:
