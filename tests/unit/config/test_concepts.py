@@ -78,8 +78,8 @@ def helps(place: str, key: str) -> list[str]:
         (
             "pipeline",
             "worker_concurrency: 4",
-            "write `defaults: {subscriber: {concurrency: 4}}` for all subscribers, or `concurrency: 4` in one, in place "
-            "of it",
+            "write `defaults: {subscriber: {concurrency: 4}}` for all subscribers, or `concurrency: 4` in one, "
+            "in place of it",
         ),
         (
             "queue",
