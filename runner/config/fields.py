@@ -42,6 +42,8 @@ def text(value: object, what: str = "text") -> str:
     if isinstance(value, bool | int | float):
         shown = str(value).lower() if isinstance(value, bool) else value
         help_ = f'put it in quotes: "{shown}"'
+    elif isinstance(value, dict) and len(value) == 1 and type(only := next(iter(value.values()))) is str:
+        help_ = f"write {quoted(only)}, without {quoted(next(iter(value)))}"
     raise spec_error("wrong-type", f"must be {what}, not {describe(value)}", help_, is_quoting=True)
 
 

@@ -155,10 +155,18 @@ def _option(argument: str, value: object) -> str:
 
 def _queue_arguments(value: object) -> object:
     if isinstance(value, dict):
+        exchange, key_of_it = "x-dead-letter-exchange", "x-dead-letter-routing-key"
+        both = {exchange, key_of_it} <= {*value}
+        also = {key_of_it: f', in place of "{exchange}", too'} if both else {}
         raise_conflicts(
-            Conflict((key,), f'"{key}" is set by an option of its own', _option(key, item), "modelled-argument")
+            Conflict(
+                (key,),
+                f'"{key}" is set by an option of its own',
+                _option(key, item) + also.get(key, ""),
+                "modelled-argument",
+            )
             for key, item in value.items()
-            if key in OPTION_OF_ARGUMENT
+            if key in OPTION_OF_ARGUMENT and not (both and key == exchange)
         )
         raise_conflicts(
             Conflict((key,), f'"{key}" is no argument of AMQP', f'move "{key}" into the queue', "modelled-argument")

@@ -202,6 +202,12 @@ class UnknownKeys:
         siblings = [*parent, *(str(found[-1]) for found in self._found if found[:-1] == path[:-1])]
         value, place = parent[key], place_of(model)
         only = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if path[0] == "subscribers" and path[2:] == (
+            "queue",
+            "name",
+        ):  # `queue: {name: orders}`, as other tools write it
+            self.stood_for.add((*path[:2], "from"))
+            return ForeignWord("", "!", 'write "from: {value}" in the subscriber, in place of "queue:"'), "", ""
         word, concept = self._inner(path, key, model, value, parent) or foreign_word(place, key, value, siblings), None
         free = [name for name in model_keys(model) if name not in parent]
         if word is None and (meant := typo_of(normal(key), free, missing)):
@@ -408,6 +414,9 @@ class UnknownKeys:
             remark = found.word.remark if found.word is not None else ""
             keys = [normal(str(other.path[-1]).rpartition(".")[2]) for other in group if other is not found]
             is_whole = (found.target and not found.refused) or (keys and all(f"{{{key}|" in remark for key in keys))
+            is_only = is_wrapped and [*self._wrappers.values()].count(names[0]) == 1 and not found.target
+            if is_only and problem.help.startswith("write") and "in place" not in problem.help:
+                return [replace(problem, help=f"{problem.help}, in place of {quoted(names[0])}", fix=None)]
             if others and is_whole and len(group) <= _MAX_TOGETHER:
                 help_ = (
                     f"{problem.help}, in place of {' and '.join(map(quoted, others))}{'' if is_wrapped else ', too'}"

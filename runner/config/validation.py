@@ -121,7 +121,12 @@ def _default_errors(defaults: object) -> Iterator[_Error]:
 
 def _is_source(error: _Error) -> bool:
     """Whether the key `queue` of a subscriber names a queue, which is what `from` is for."""
-    return error.path[:1] == ("subscribers",) and error.path[2:] == ("queue",) and isinstance(error.value, str)
+    return error.path[:1] == ("subscribers",) and error.path[2:] == ("queue",) and _is_names(error.value)
+
+
+def _is_names(value: object) -> bool:
+    """Whether a value is a text, or a list of texts."""
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
 
 
 def _problems(errors: list[_Error], document: Document, root: type[SpecModel]) -> Iterator[Problem]:

@@ -75,6 +75,18 @@ def problems(text: str) -> list[Problem]:
             f"{SHIP}    <<: *c\n  .base: &c\n    retry: 3\n".replace("    <<: *c\n", ""),
             'move it to the top level as "x-base:"',
         ),
+        # other maps and lists
+        (
+            'queues: {q: {arguments: {x-dead-letter-exchange: "", x-dead-letter-routing-key: q.bad}}}\n',
+            'write "dead_letter: q.bad" in the queue instead, in place of "x-dead-letter-exchange", too',
+        ),
+        ("include: [{local: parts/events.yaml}]\n", 'write "parts/events.yaml", without "local"'),
+        ("telemetry: {prometheus: {port: 9090}}\n", 'write "http: 127.0.0.1:9090", in place of "prometheus"'),
+        (
+            "subscribers: {s: {queue: {name: orders}, handler: app:ship}}\n",
+            'write "from: orders" in the subscriber, in place of "queue:"',
+        ),
+        ("subscribers: {s: {queue: [orders], handler: app:ship}}\n", 'write "from:"'),
         # a schema
         ("events:\n  paid: {schema: {type: object}}\n" + SHIP, "as in `schema: schemas/order.json`"),
     ],
@@ -82,6 +94,11 @@ def problems(text: str) -> list[Problem]:
 def test_a_help_loses_nothing(text: str, help_: str) -> None:
     helps = [problem.help for problem in problems(QUEUES + text)]
     assert [found for found in helps if found.startswith(help_) or help_ in found], helps
+
+
+def test_a_template_with_a_dollar_before_it_is_one_problem() -> None:
+    found = [problem.help for problem in problems(f"broker: ${{{{ secrets.RABBITMQ_URL }}}}\n{QUEUES}{SHIP}")]
+    assert found == ['write "${RABBITMQ_URL}" for a variable of the environment']
 
 
 def test_an_unknown_key_is_never_told_to_be_removed() -> None:
