@@ -155,7 +155,8 @@ class Document:
             return None
         before = part.text[: node.start].rpartition("\n")[2].split()
         is_shared = part.text.startswith("*", node.start) or (before and before[-1].startswith("&"))
-        return None if is_shared else part.lines.fix([Edit(node.start, node.end, written)])
+        end = node.start + len(part.text[node.start : node.end].rstrip())  # a text after "|" ends with its line break
+        return None if is_shared else part.lines.fix([Edit(node.start, end, written)])
 
     def rewriting(self, path: KeyPath, key: str, written: str | None = None) -> Fix | None:
         """Return the fix that writes another key at a path, and other YAML for its scalar unless `written` is None."""

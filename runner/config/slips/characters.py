@@ -23,6 +23,7 @@ _PAIRS: Final = {
     "«": "»",
     "`": "`",
 }
+_CURLY_IN_FLOW = re.compile("[“”„‟‘’‚‛]([^“”„‟‘’‚‛\"'\n]*)[“”„‟‘’‚‛]")
 _EDGE: Final = "".join(chr(code) for code in (0x20, 9, 0xA0, *range(0x2000, 0x2010), 0x202F, 0x2060, 0x3000, 0xFEFF))
 
 
@@ -67,10 +68,12 @@ def wide_colons(source: Source) -> Iterator[Slip]:
 def odd_blanks(source: Source) -> Iterator[Slip]:
     """Find characters at the edges of values that look like blanks, and those that have no width anywhere in one."""
     for line in source.lines:
-        if source.is_free(line) or not source.is_wrong(line):
+        if source.is_free(line):
             continue
         begin, end = line.key_start + len(line.key), line.value_end
-        for match in _ODD_BLANK.finditer(source.text, line.key_start, end):
+        for match in _ODD_BLANK.finditer(
+            source.text, line.key_start, end if source.is_wrong(line) else min(end, line.value_start)
+        ):
             at_edge = begin <= match.start() < line.value_start or not source.text[match.end() : end].strip(_EDGE)
             if match[0].isspace() and not at_edge:
                 continue
@@ -78,20 +81,27 @@ def odd_blanks(source: Source) -> Iterator[Slip]:
             help_ = f"remove the {_called(match[0])}" + (" at its end" if match.end() == end else "")
             if written and source.text[match.start() - 1] in ":：":
                 help_ = f'write "{line.key}: {line.value}", with a space in place of the {_called(match[0])}'
-            message = "a character that cannot be seen is in this value"
+            message = f"a character that cannot be seen is in this {'value' if match.start() >= begin else 'key'}"
             yield replaced(line, match.start(), match.end(), written, message, help_)
 
 
 def odd_quotes(source: Source) -> Iterator[Slip]:
     for line in source.lines:
         value, first = line.value, line.value[:1]
+        is_flow = first in ("[", "{") and not source.is_free(line) and source.is_wrong(line)
+        for match in _CURLY_IN_FLOW.finditer(value) if is_flow else ():
+            start, end = (line.value_start + at for at in match.span())
+            help_ = f'write "{match[1]}" with straight ones'
+            yield replaced(line, start, end, f'"{match[1]}"', "these are curly quotes", help_)
         is_quoted = len(value) > 1 and value[:3] != "```" and value[-1] in _PAIRS.get(first, "") and '"' not in value
         if not is_quoted or (source.is_free(line) and first != "`"):
             continue
         codes = ", ".join(f"U+{ord(sign):04X}" for sign in dict.fromkeys((first, value[-1])))
         kind = "backticks" if first == "`" else "curly quotes" if first in "“”„‟‘’‚‛" else "not the quotes of YAML"
-        edits = (Edit(line.value_start, line.value_start + 1, '"'), Edit(line.value_end - 1, line.value_end, '"'))
-        help_ = f'write "{value[1:-1][:60]}" with straight ones'
+        is_text = not re.fullmatch(r"\d+|true|false", value[1:-1])
+        help_ = f'write "{value[1:-1][:60]}" with straight ones' if is_text else f"write {value[1:-1]} without quotes"
+        sign, ends = '"' if is_text else "", (line.value_start, line.value_end - 1)
+        edits = tuple(Edit(at, at + 1, sign) for at in ends)
         yield Slip(line.value_start, len(value), f"these are {kind} ({codes})", help_, edits, line.path)
 
 

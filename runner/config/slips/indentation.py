@@ -12,7 +12,7 @@ from runner.config.messages import typo_of
 from runner.config.models import model_at
 from runner.config.outline import Line
 from runner.config.positions import Edit
-from runner.config.slips.slip import ITEMS, SECTIONS, Slip, Source, replaced
+from runner.config.slips.slip import ITEMS, LISTS, SECTIONS, Slip, Source, replaced
 from runner.config.spec import PipelineSpec
 from runner.config.spec_model import model_keys
 
@@ -42,7 +42,7 @@ def _home(lines: list[Line], index: int) -> tuple[Line, int] | None:
         item = children[-1].path if children else ()
         if line.key in model_keys(model_at(item)):
             children = _below(lines[:index], item)
-        elif above.value or (line.value and above.path[0] in ITEMS) or not _is_name(lines[index:], above):
+        elif above.value or (line.value and above.path[0] in ITEMS) or not _is_name(lines[index:], above, children):
             return None
         else:
             column = children[0].indent if children else above.indent + 2
@@ -63,14 +63,17 @@ def _is_unknown(key: str) -> bool:
     return key not in (*model_keys(PipelineSpec), *PipelineSpec.reserved) and not key.startswith("x-")
 
 
-def _is_name(lines: list[Line], section: Line) -> bool:
+def _is_name(lines: list[Line], section: Line, others: list[Line]) -> bool:
     """Whether an unknown key at the top level, the first line, may be the name of an item of a section.
 
-    It is no other word for a section, and the first key below it, if there is one, is an option of these items.
+    It is no other word for a section, unless that has no items yet, `others`, and the first key below it, if there is
+    one, is an option of these items.
     """
     is_word = foreign_word("pipeline", lines[0].key) or typo_of(lines[0].key, model_keys(PipelineSpec))
     below = next((other for other in lines[1:] if other.key and other.path[:-1] == lines[0].path), None)
-    return not is_word and (below is None or below.key in model_keys(model_at((section.path[0], "*"))))
+    if below is None or below.key not in model_keys(model_at((section.path[0], "*"))):
+        return not is_word and below is None
+    return not is_word or not others
 
 
 def _is_option(line: Line, below: list[Line]) -> bool:
@@ -184,6 +187,87 @@ def item_too_deep(source: Source) -> Iterator[Slip]:
             yield _moved(source, index, above.indent, message, above)
 
 
+def option_too_deep(source: Source) -> Iterator[Slip]:
+    """Find a key at the end of a map that belongs beside the map, as `timeout` behind `retry: delay`."""
+    for index, line in enumerate(source.lines):
+        parent, beside = line.path[:-1], model_keys(model_at(line.path[:-2]))
+        inner = model_keys(model_at(parent)) if line.key and not line.dash and source.is_wrong(line) else []
+        later = [other.key for other in source.lines[index:] if other.path[:-1] == parent]
+        there = {other.key for other in source.lines if other.path[:-1] == line.path[:-2]}
+        head = next((other for other in source.lines[:index] if other.path == parent), None)
+        is_last = len(parent) > 1 and all(key in beside and key not in (*inner, *there) for key in later)
+        if inner and head and is_last and not (foreign_word(str(parent[-1]), line.key) or typo_of(line.key, inner)):
+            message = f'"{line.key}" is no key of "{parent[-1]}", but one beside it'
+            yield _moved(source, index, head.indent, message, head)
+
+
+def sections_inside(source: Source) -> Iterator[Slip]:
+    """Find a section that is indented below another one, and one that is named twice."""
+    level = {line.indent for line in source.lines if len(line.path) == 1}
+    for index, line in enumerate(source.lines):
+        name, section = line.key, line.path[0] if len(line.path) == 2 else ""
+        if not section or name not in SECTIONS or line.value or line.dash or line.indent in level:
+            continue
+        below = _deeper(source.lines[index + 1 :], line.indent)
+        if not any(map(source.is_wrong, (line, *below))):
+            continue
+        keys = model_keys(model_at((name, "*")))
+        head = next(other for other in source.lines if other.path == (section,))
+        if name != section and below and all(other.key in keys for other in below if len(other.path) == 4):
+            yield _moved(source, index, head.indent, f'"{name}" is indented below "{section}"', head)
+        elif name == section and not any(other.key in keys for other in below if len(other.path) == 3):
+            shift = below[0].indent - line.indent if below else 0
+            edits = [Edit(other.start, other.start + shift, "") for other in below]
+            end = source.text.find("\n", line.start) + 1
+            help_ = "remove this line" + (f", and indent what is below it by {shift} spaces less" if below else "")
+            message = f'"{name}:" is written twice'
+            yield Slip(line.key_start, len(name), message, help_, (Edit(line.start, end, ""), *edits), line.path)
+
+
+_HEAD = re.compile(r"^([ \t]*)#([ \t]*)([\w.-]+):[ \t]*\r?$", re.MULTILINE)
+
+
+def commented_heads(source: Source) -> Iterator[Slip]:
+    """Find keys whose map, or its name, is commented out above them, as `# retry:` above `attempts: 5`."""
+    lines = source.lines
+    for match in _HEAD.finditer(source.text):
+        column = len(match[1]) + (len(match[2]) if len(match[2]) > 1 else 0)
+        index = next((at for at, line in enumerate(lines) if line.start > match.start()), len(lines))
+        below = _deeper(lines[index:], column)
+        above = lines[index - 1] if index else None
+        if not below or (above and not above.value and above.key and above.indent >= column):
+            continue
+        outer = max((at for at in _columns(lines[:index]) if at < column), default=-1)
+        around = _columns(lines[:index])[outer].path if outer >= 0 and column else ()
+        if not any(map(source.is_wrong, below)) or not _is_head((*around, match[3]), below):
+            continue
+        start, end = match.start(3) - len(match[2]) - 1, match.start(3) if len(match[2]) < 2 else match.start(2)
+        number = source.positions.span(start, start).line
+        these = f"these {len(below)} lines" if below[1:] else "this line"
+        message = f'line {number} comments out "{match[3]}:", and not what belongs to it'
+        help_ = f'remove the "#" in line {number}, or comment out {these}, too'
+        at, edits = below[0].start + below[0].indent, (Edit(start, end, ""),)
+        yield Slip(at, len(below[0].key or below[0].value) or 1, message, help_, edits, around, is_certain=False)
+
+
+def _deeper(lines: list[Line], column: int) -> list[Line]:
+    return [*takewhile(lambda line: line.indent > column, lines)]
+
+
+def _is_head(path: KeyPath, below: list[Line]) -> bool:
+    """Whether a path may be that of the map or the list that lines are below."""
+    direct = [line for line in below if line.indent == below[0].indent]
+    if below[0].dash:
+        return path[-1] in LISTS and all(line.dash for line in direct)
+    if len(path) == 1 and path[0] in SECTIONS:
+        keys = model_keys(model_at((str(path[0]), "*")))
+        inner = [
+            line for line in below if line.indent == min((it.indent for it in below if it not in direct), default=0)
+        ]
+        return all(line.key in keys for line in inner)
+    return all(line.key in model_keys(model_at(path)) for line in direct)
+
+
 def tabs(source: Source) -> Iterator[Slip]:
     """Find lines that are indented with tabs, and the column of each, by the keys that may stand there."""
     for index, line in enumerate(source.lines if source.wrong is None else ()):
@@ -194,7 +278,7 @@ def tabs(source: Source) -> Iterator[Slip]:
         maps = empty | {at: other.path[:-1] for at, other in columns.items()}
         column = max((at for at, path in maps.items() if line.key in model_keys(model_at(path))), default=None)
         if column is not None:
-            start, help_ = line.start, f"write {column} spaces in place of it"
+            start, help_ = line.start, f"indent the line by {column} spaces, without tabs"
             yield replaced(line, start, start + line.indent, " " * column, "a tab cannot indent", help_)
 
 

@@ -23,21 +23,15 @@ _MAX_CHARACTERS, _MAX_LINES = 50_000, 1000
 
 
 _RULES: Final[tuple[tuple[Callable[[Any], Iterator[Slip]], ...], ...]] = (
-    (
-        signs.prefixes,
-        signs.diffs,
-        characters.odd_indentation,
-        characters.wide_colons,
-        characters.odd_quotes,
-        characters.odd_blanks,
-    ),
-    (characters.wide_characters, signs.comments, texts.templates, signs.block_in_braces, signs.unclosed),
-    (signs.quoted_pairs, signs.split_numbers, texts.escapes, texts.texts_not_indented),
-    (indentation.tabs, signs.signs_in_braces, signs.missing_space, signs.missing_colon, signs.bare_keys),
-    (signs.missing_dash_space, signs.named_items, indentation.children_not_indented, indentation.item_too_deep),
-    (signs.stray_dashes, signs.list_in_place_of_map),
+    (signs.prefixes, signs.diffs, signs.block_comments, characters.odd_indentation, characters.wide_colons),
+    (characters.odd_quotes, characters.odd_blanks, characters.wide_characters, signs.comments, texts.templates),
+    (signs.block_in_braces, signs.unclosed, signs.closed_twice),
+    (signs.quoted_pairs, signs.split_numbers, texts.escapes, texts.texts_not_indented, indentation.sections_inside),
+    (indentation.commented_heads, indentation.tabs, signs.signs_in_braces, signs.missing_space, signs.missing_colon),
+    (signs.bare_keys, signs.missing_dash_space, signs.named_items, indentation.children_not_indented),
+    (indentation.item_too_deep, indentation.option_too_deep, signs.stray_dashes, signs.list_in_place_of_map),
     (indentation.below_a_text, indentation.dedented, indentation.too_deep, signs.trailing_signs),
-    (texts.special_starts, texts.lists_of_words, texts.second_colon),
+    (texts.unknown_aliases, texts.special_starts, texts.lists_of_words, texts.second_colon),
 )
 """In their order: each one reads the text that those before it have mended."""
 
@@ -64,4 +58,4 @@ def mend(lines: Lines, wrong: Collection[int] | None) -> tuple[Lines, list[Probl
 def _problem(slip: Slip, lines: Lines) -> Problem:
     span = lines.span(slip.start, slip.start + slip.length)
     fix = lines.fix(slip.edits) if slip.is_certain else None
-    return span.problem("yaml-syntax", slip.message, slip.help, path=dotted_path(slip.path), fix=fix)
+    return span.problem(slip.code, slip.message, slip.help, path=dotted_path(slip.path), fix=fix)

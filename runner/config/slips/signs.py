@@ -16,9 +16,11 @@ from runner.config.spec import PipelineSpec
 from runner.config.spec_model import SpecModel, model_keys
 
 _KEYS_IN_FLOW = re.compile(r"(?<=[{,\s])([\w-]+):(?=[^\s/,}])")
-_COMMENT_BEHIND = re.compile(r"(?<=\s)(//+|/\*+|--)(\s[^\n]*)")
+_COMMENT_BEHIND = re.compile(r"(?<=\s)(//+|/\*+|--|;+)(\s[^\n]*)")
 _COMMENT = re.compile(r"(?:(?<=\s)|(?<=[,{}\[\]]))(//+|/\*+)([^\n]*)")
-_COMMENT_LINE = re.compile(r"(?:^|(?<=\n))[ \t]*(//+|/\*+)([^\n]*)")
+_COMMENT_LINE = re.compile(r"(?:^|(?<=\n))[ \t]*(//+|/\*+|--+(?= )|;+(?= )|<!--)([^\n]*)")
+_BLOCK_COMMENT = re.compile(r"^[ \t]*(?:/\*(?!.*\*/)[\s\S]*?\*/|<!--(?!.*-->)[\s\S]*?-->)[ \t]*$", re.MULTILINE)
+_TERMINAL = re.compile(r"(?:\$|>>>|PS [^>]*>|[\w.-]+@[\w.-]+[^\n]*[$#])(?: [^\n]*)?|cat [^\n]*<<[^\n]*|EOF|EOT")
 _CLOSING: Final = {"[": "]", "{": "}"}
 _NO_COLON = re.compile(r"([\w-]+)(\s*(?:=>|->|:=|=|::(?=\s|$)|;(?=\s|$))\s*|\s+(?=[^\s=-]))(.*)")
 _NO_COMMA: Final = r"[^\s,;{(](\s+)(?=(?:{}):\s)"
@@ -32,13 +34,14 @@ _SPLIT_NUMBER = re.compile(
 def prefixes(source: Source) -> Iterator[Slip]:
     """Find what a copy puts before every line: the numbers of the lines, or the signs of a diff or a mail."""
     lines = list(re.finditer(r"^.*\S.*$", source.text, re.MULTILINE))
-    for pattern in (r" *\d+[:|]? ", r"\+|> ?"):
+    for pattern in (r"[ \t]*\d+[ \t]*[|│┃:.)-] ?", r"[ \t]*\d+\t", r" *\d+ ", r"\+|> ?"):
         found = [match for line in lines if (match := re.match(pattern, line[0]))]
         if len(found) == len(lines) > 2:
             starts = [line.start() for line in lines]
             edits = tuple(Edit(at, at + match.end(), "") for at, match in zip(starts, found, strict=True))
             help_ = f'remove "{found[0][0].strip()}" here, and the like from all other lines'
             yield Slip(starts[0], found[0].end(), "every line starts with a sign that is not YAML", help_, edits)
+            return
 
 
 def diffs(source: Source) -> Iterator[Slip]:
@@ -153,14 +156,14 @@ def bare_keys(source: Source) -> Iterator[Slip]:
 
 
 def missing_dash_space(source: Source) -> Iterator[Slip]:
-    for line in source.lines:
+    for above, line in pairwise(source.lines):
         bullet = re.match(r"-(?=[^\s\d-])|[*+•·–]\s+(?=\S)", line.value) if not line.key and not line.dash else None
         if bullet is None:
             continue
         text, sign = line.value[bullet.end() :], bullet[0].strip()
         if text.partition(":")[0] in model_keys(model_at(line.path)) and sign != "-":
             yield rewritten(line, text, f'a key does not start with "{sign}"', f'write "{text[:60]}"')
-        elif line.path and line.path[-1] in {*LISTS, "bind"}:
+        elif (line.path and line.path[-1] in {*LISTS, "bind"}) or (above.key in LISTS and not above.value):
             message = 'a space is missing after the "-"' if sign == "-" else f'an item starts with "- ", not "{sign}"'
             yield rewritten(line, f"- {text}", message, f'write "- {text[:60]}"')
 
@@ -192,27 +195,51 @@ def named_items(source: Source) -> Iterator[Slip]:
     """Find sections that are lists of maps: with a `name`, or each with the name as its only key."""
     for line in source.lines:
         is_item = len(line.path) == 3 and isinstance(line.path[1], int) and line.path[0] in SECTIONS
-        name = line.value if line.key == "name" else "" if line.value else line.key
-        if not is_item or len(line.dash) != 2 or not name:
+        if not is_item or len(line.dash) != 2:
             continue
-        start, end = line.start + line.indent, line.value_end
+        is_whole = line.value[:1] in ("", "{") and line.key not in model_keys(model_at((str(line.path[0]), "*")))
+        name = line.value if line.key == "name" else line.key if is_whole else ""
+        if not name:
+            continue
+        start, end = line.start + line.indent, line.key_start if is_whole else line.value_end
+        blanks = "" if line.indent else "  "
         message, help_ = f'"{line.path[0]}" is a map of names, not a list', f'write "{name}:", without the "- "'
-        yield replaced(line, start, end, f"{name}:", message, help_)._replace(path=line.path[:1])
+        help_ += ", indented by 2 spaces" if blanks else ""
+        yield replaced(line, start, end, blanks if is_whole else f"{name}:", message, help_)._replace(
+            path=line.path[:1]
+        )
+
+
+def block_comments(source: Source) -> Iterator[Slip]:
+    """Find comments of several lines, as `/* … */`."""
+    for match in _BLOCK_COMMENT.finditer(source.text):
+        starts = [match.start() + at.start() for at in re.finditer("^", match[0], re.MULTILINE)]
+        if source.is_wrong_at(starts[0]):
+            help_ = f'put "# " before {"each of these " + str(len(starts)) + " lines" if starts[1:] else "this line"}'
+            edits = tuple(Edit(at, at, "# ") for at in starts)
+            yield Slip(starts[0], len(match[0].partition("\n")[0]), 'a comment starts with "#"', help_, edits)
 
 
 def comments(source: Source) -> Iterator[Slip]:
     for line in source.lines:
-        if not line.key and re.fullmatch(r"```[ \w]*", line.value):
+        is_markdown = not line.key and re.fullmatch(r"```[ \w]*", line.value)
+        if is_markdown or (not line.key and source.is_wrong(line) and _TERMINAL.fullmatch(line.value)):
             edits = (Edit(line.start, min(line.value_end + 1, len(source.text)), ""),)
-            yield Slip(line.start, len(line.value), "this line is Markdown, not YAML", "remove the line", edits)
+            message = f"this line is {'Markdown' if is_markdown else 'of a terminal'}, not YAML"
+            yield Slip(line.start, len(line.value), message, "remove the line", edits)
         if source.is_free(line) or not source.is_wrong(line):
             continue
+        is_line = not line.key or _COMMENT_LINE.match(line.key) is not None
+        first = line.key_start if is_line else line.value_start
         is_flow = line.value[:1] in ("{", "[")
-        pattern = _COMMENT if is_flow else _COMMENT_BEHIND if line.key else _COMMENT_LINE
-        for match in pattern.finditer(unquoted(line.value)):
-            start, text = line.value_start + match.start(1), match[2].strip().removesuffix("*/").strip()
-            end, help_ = line.value_start + match.end(), f'write "# {text[:60]}"'
-            yield replaced(line, start, end, f"# {text}", 'a comment starts with "#"', help_)
+        pattern = _COMMENT if is_flow else _COMMENT_LINE if is_line else _COMMENT_BEHIND
+        for match in pattern.finditer(unquoted(source.text[first : line.value_end])):
+            if match[1][0] == ";" and line.key in LISTS:
+                continue
+            start, text = first + match.start(1), re.sub(r"\s*(?:\*/|-->)$", "", match[2].strip())
+            end, help_ = first + match.end(), f'write "# {text[:60]}"'
+            path = () if is_line else line.path
+            yield replaced(line, start, end, f"# {text}", 'a comment starts with "#"', help_)._replace(path=path)
         is_name = line.key and source.wrong is not None
         behind = " " if line.key in PATHS else "[A-Za-z ]"
         glued = re.match(rf"[\w.:-]*\w(#)(?={behind})", line.value) if is_name else None
@@ -224,12 +251,15 @@ def comments(source: Source) -> Iterator[Slip]:
 def trailing_signs(source: Source) -> Iterator[Slip]:
     for line in source.lines:
         sign, end = line.value[-1:] if len(line.value) > 1 and line.value[0] not in "[{|>!" else "", line.value_end
+        is_value = line.key and line.key not in SECTIONS and not model_keys(model_at(line.path))
         is_half_quoted = sign in ('"', "'") and line.value.count(sign) == 1 and line.key not in LISTS
         if not sign or source.is_free(line) or not source.is_wrong(line):
             continue
         if is_half_quoted:
             yield replaced(line, end - 1, end, "", "this quote is not opened", f"remove the {sign}")
-        elif sign in ",;":
+        elif sign in ",;" or (
+            sign == ":" and source.wrong is None and is_value and re.fullmatch(r"[\w.-]+:", line.value)
+        ):
             message = f'"{sign}" does not end a value in YAML'
             yield replaced(line, end - 1, end, "", message, f'remove the "{sign}"')
 
@@ -237,6 +267,8 @@ def trailing_signs(source: Source) -> Iterator[Slip]:
 def unclosed(source: Source) -> Iterator[Slip]:
     """Find brackets and quotes that are open at the end of a line, and a key in the line below."""
     for line in source.lines if source.wrong is None else ():
+        if line.value_end == len(source.text):
+            break  # the file is cut off
         first = line.value.split("\n")[0].rstrip()
         if first[:1] in ('"', "'") and first.count(first[0]) == 1 and (line.key or line.dash):
             end, other = line.value_start + len(first), first[-1] if first[-1] in "\"'" and len(first) > 1 else ""
@@ -250,6 +282,15 @@ def unclosed(source: Source) -> Iterator[Slip]:
                 message, help_ = f'this "{first[0]}" is not closed', f'add "{closing}" at the end of the line'
                 edits = (Edit(line.value_end, line.value_end, " " * (first[-1] == ":") + closing),)
                 yield Slip(line.value_start, len(first), message, help_, edits, line.path)
+
+
+def closed_twice(source: Source) -> Iterator[Slip]:
+    """Find a bracket behind the one that closes a value, as in `[a, b]]`."""
+    for line in source.lines if source.wrong is None else ():
+        text = unquoted(line.value)
+        if line.key and text[-1:] in ("]", "}") and _closing(text[:-2]) == text[-2:-1] != "":
+            at, message = line.value_end - 1, f'this "{text[-1]}" closes nothing'
+            yield replaced(line, at, at + 1, "", message, "remove it")
 
 
 def quoted_pairs(source: Source) -> Iterator[Slip]:

@@ -31,6 +31,7 @@ class Slip(NamedTuple):
     edits: tuple[Edit, ...]
     path: KeyPath = ()
     is_certain: bool = True
+    code: str = "yaml-syntax"
 
 
 class Source(NamedTuple):

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator
 from itertools import takewhile
 from typing import Final
 
+from runner.config.messages import closest
 from runner.config.models import model_at
 from runner.config.outline import Line
 from runner.config.positions import Edit
-from runner.config.slips.slip import LISTS, PATHS, Slip, Source, replaced, rewritten
+from runner.config.slips.slip import LISTS, PATHS, Slip, Source, replaced, rewritten, unquoted
 from runner.config.spec_model import model_keys
 
 _WORD_LIST = re.compile(r"[\w.*#:/-]+(\s*[,;]\s*[\w.*#:/-]+)+[,;]?")
@@ -21,6 +22,8 @@ _TEMPLATE_IN_FLOW = re.compile(r"(?<![\"'\w.])[\w.-]*\{\{[^{}\n]*\}\}[\w.:/-]*")
 _ESCAPED_PATH = re.compile(
     r'\b(?:file|schema|python_path|include|ca|cert|key):\s+\[?"((?:[A-Za-z]:|\.{0,2})?[\w.-]*(?:\\{1,2}[\w.-]+)+)"'
 )
+_SPECIAL_IN_MAP = re.compile(r":[ ]+((?:[@%`]|\*(?![\w-]))[^,{}\[\]\"'\n]*[^,{}\[\]\"'\s])(?=\s*[,}])")
+_LIST = re.compile(rf"\b(?:{'|'.join(LISTS)}):[ ]+\[([^\[\]]*)\]")
 _TEXTS: Final = ("description", "owner", "name")
 _IS_ALIAS: Final = 'a value that starts with "*" is an alias of YAML'
 
@@ -35,6 +38,12 @@ def lists_of_words(source: Source) -> Iterator[Slip]:
         is_quoted = line.value[:1] in ("'", '"') and line.value[-1:] == line.value[:1]
         inner = line.value[1:-1] if is_quoted else line.value
         is_text = key in LISTS and line.value[:1] not in ("", "[", "$") and not line.dash
+        for match in _LIST.finditer(f"{line.key}: {line.value}") if is_wrong else ():
+            words = [word for word in _WORD_BREAK.split(match[1]) if word]
+            if len(words) > match[1].count(",") + 1 and {*words} <= names:
+                start, text = line.value_start - len(line.key) - 2 + match.start(1), ", ".join(words)
+                message = "the items of a list are separated by commas"
+                yield replaced(line, start, start + len(match[1]), text, message, f'write "[{text}]"')
         if not is_wrong or not is_text or (line.key and inner in names):
             continue
         words = [word for word in _WORD_BREAK.split(line.value) if word]
@@ -72,16 +81,18 @@ def templates(source: Source) -> Iterator[Slip]:
 
 def special_starts(source: Source) -> Iterator[Slip]:
     """Find values that YAML reads as an anchor, an alias or a comment, although they are meant as text."""
-    anchors = {*re.findall(r"&([^\s,\[\]{}]+)", source.text)}
+    anchors = {*re.findall(r"&([^\s,\[\]{}]+)", source.text)} - {*(names := _declared(source))}
     aliases = {*re.findall(r"\*([^\s,\[\]{}]+)", source.text)}
     for line in source.lines:
         value, quoted = line.value, f'"{line.value}"'
         is_wrong = source.wrong is None or source.is_wrong(line)
         if not (line.key or line.dash) or not is_wrong or (value[:1] == "&" and value[1:] in aliases):
             continue
+        name, help_ = value[1:], f'remove the "{value[:1]}": write "{value[1:]}"'
         if re.fullmatch(r"&[\w.-]+", value) and not source.is_free(line):
-            help_ = f'remove the "&": write "{value[1:]}"'
-            yield rewritten(line, value[1:], f'"{value}" is an anchor, and no value', help_)
+            yield rewritten(line, name, f'"{value}" is an anchor, and no value', help_)
+        elif value[:1] in ("*", "@", "%") and name in names and not source.is_free(line):
+            yield rewritten(line, name, f'"{name}" is meant, without signs around it', help_)
         elif re.fullmatch(r"&[\w.-]+", value):
             yield rewritten(line, quoted, f'"{value}" is an anchor, and no value', f"put it in quotes: {quoted}")
         elif re.fullmatch(r"\*|\*[.\w]*[.#*][.\w#*]*|\*(/\d+)?( [\w*/,-]+){4}", value) and value[1:] not in anchors:
@@ -92,6 +103,22 @@ def special_starts(source: Source) -> Iterator[Slip]:
                 yield rewritten(line, quoted, message, f"put it in quotes: {quoted[:60]}")
         elif value[:1] == "[":
             yield from _in_list(source, line, anchors)
+        for match in _SPECIAL_IN_MAP.finditer(value) if value[:1] == "{" else ():
+            start, end = (line.value_start + at for at in match.span(1))
+            message = f'a value cannot start with "{match[1][0]}"'
+            yield replaced(line, start, end, f'"{match[1]}"', message, f'put it in quotes: "{match[1]}"')
+
+
+def unknown_aliases(source: Source) -> Iterator[Slip]:
+    """Find an alias whose anchor has another spelling."""
+    anchors = [*re.findall(r"(?<![^\s\[{,])&([\w-]+)", source.text)]
+    for line in source.lines if source.wrong is None else ():
+        for match in re.finditer(r"(?:^|[:,\[]\s+)\*([\w-]+)(?=\s*(?:[,\]}]|$))", unquoted(line.value)):
+            guess = closest(match[1], anchors) if match[1] not in anchors else ""
+            if guess:
+                start, end = (line.value_start + at for at in match.span(1))
+                message, help_ = f'there is no anchor "&{match[1]}" above', f'did you mean "*{guess}"?'
+                yield replaced(line, start - 1, end, f"*{guess}", message, help_)._replace(code="unknown-alias")
 
 
 def _in_list(source: Source, line: Line, anchors: Collection[str]) -> Iterator[Slip]:
@@ -125,8 +152,8 @@ def texts_not_indented(source: Source) -> Iterator[Slip]:
         above = source.lines[index - 1] if index else None
         known = model_keys(model_at(line.path[: -1 if line.key else None]))
         is_prose = re.match(r"[^\W\d_]\w*([ ,]+[^\s:]+)+", f"{line.key} {line.value}".strip()) and line.key not in known
-        is_word = re.fullmatch(r"[\w-]+", line.key)
-        if above is None or above.key not in _TEXTS or not above.value or line.dash or not is_prose or is_word:
+        is_prose = is_prose and not re.fullmatch(r"[\w-]+", line.key)
+        if above is None or above.key not in ("description", "owner") or not above.value or line.dash or not is_prose:
             continue
         if line.indent > above.indent:
             continue
@@ -155,7 +182,9 @@ def second_colon(source: Source) -> Iterator[Slip]:
         elif inner and inner[1] in model_keys(model_at(line.path)):
             below = next((other for other in source.lines if other.path[:-1] == line.path and other.key), None)
             start = line.key_start + len(line.key) + 1
-            written, help_ = f" {{{line.value}}}", f'write "{line.key}: {{{line.value[:60]}}}"'
+            closing = "" if line.value[-1] == "}" and "{" not in line.value else "}"
+            written = f" {{{line.value}{closing}"
+            help_ = f'write "{line.key}: {{{line.value[:60]}{closing}"'
             if below is not None:
                 written = f"\n{' ' * below.indent}{line.value}"
                 help_ = f'write only "{line.key}:" here, and "{line.value[:60]}" on a line below it, as "{below.key}"'

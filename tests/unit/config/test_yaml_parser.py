@@ -272,7 +272,7 @@ SYNTAX = [
     ("a: !<x\n", "YAML tags (!…) are not allowed", 1, 4),
     ("%YAML 3.0\n---\na: 1\n", "YAML directives (%…) are not supported", 1, 1),
     ("a: b\n...\nx: y\n", None, 2, 1),
-    ("a: {\n", "the file ends in the middle of a value", None, None),
+    ("a: {\n", "the file ends in the middle of a value, as if it was cut off", None, None),
 ]
 
 PYYAML_WORDS = (
