@@ -350,6 +350,7 @@ class Continued:
     memory: MemoryBroker
     start_id: str
     rerun: set[tuple[str, str]] = field(default_factory=set)
+    is_first: bool = False
 
 
 async def up(
@@ -393,7 +394,7 @@ async def up(
             return None
         if not await finished_before(_connect_and_declare(system, transport, on_step), stop):
             return None
-        report = await _run(system, supervisor, metrics, stop, on_step, continued is None)
+        report = await _run(system, supervisor, metrics, stop, on_step, continued is None or continued.is_first)
         if lost:
             raise lost[0]
         return report

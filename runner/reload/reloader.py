@@ -161,7 +161,7 @@ class Reloader:
             http=self._address(version.system),
             access=self._access,
             on_step=partial(self._note_step, version, line, since),
-            continued=Continued(self.memory, self._start_id, version.rerun),
+            continued=Continued(self.memory, self._start_id, version.rerun, is_first=line is None),
         )
         self._run = asyncio.create_task(running, name="version")
 

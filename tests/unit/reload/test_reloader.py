@@ -55,6 +55,9 @@ async def test_what_is_there_at_the_start_costs_no_garbage_collection_and_may_go
 ) -> None:
     async with reloads.running():
         assert gc.get_freeze_count() > 10_000  # what was imported
+        await reloads.save("work.py", "def ship(order) -> None: note(f'2 {order}')")
+        await reloads.reloaded(1)
+        assert gc.get_freeze_count() == 0  # it would have the garbage of the version before
     assert gc.get_freeze_count() == 0
 
 
