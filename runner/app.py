@@ -150,9 +150,8 @@ def load(
         if resolved.pipeline is not None:
             pipeline = replace(resolved.pipeline, release=environ.get("RUNNER_RELEASE") or resolved.pipeline.release)
             sources.append(LoadedPipeline(_with_broker(pipeline, broker), loaded))
+        problems += unsupported_options(loaded, broker) if not is_test else ()
     problems += cross_pipeline_problems(sources, is_one_process=is_one_process)
-    if not is_test:
-        problems += [problem for source in sources for problem in unsupported_options(source)]
     problems = list(dict.fromkeys(problems))  # a file that several pipelines include is reported once
     if any(problem.severity == "error" for problem in problems):
         raise PipelineInvalid(problems)

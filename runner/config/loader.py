@@ -220,7 +220,8 @@ def _load(
     if problems and is_complete:  # the names in a missing file would be reported as unknown
         from runner.config.recovery import recover_spec
 
-        recovered = recover_spec(document)
+        recovered, hidden = recover_spec(document)
+        problems += hidden
     if sound := spec or recovered:
         problems += self_dead_lettered(document, sound, sound.name or path.stem)
     return PipelineFile(

@@ -6,6 +6,7 @@ resource is kept with another factory, and a handler or source that is wrong by 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,7 +14,8 @@ from pydantic import ValidationError
 from runner.config.document import Document, KeyPath, ScalarNode, value_at, walk_nodes
 from runner.config.fields import item_name
 from runner.config.spec import PipelineSpec
-from runner.config.validation import document_data
+from runner.config.validation import conflicts, document_data
+from runner.errors import Problem
 
 MAX_PASSES = 8
 """Removing a value can cause another error. More passes than a file has levels are not needed."""
@@ -21,33 +23,47 @@ MAX_PASSES = 8
 UNKNOWN = "unknown:unknown"
 """A name and an import path in place of a wrong or missing one. It is never looked for."""
 
-_REPLACEMENTS: dict[str, dict[str, Any]] = {
+_REPLACEMENTS: dict[str, Any] = {
     "queues": {},
     "events": {},
     "exchanges": {},
     "resources": {"factory": "builtins:object"},
+    "stores": "sqlite:unknown.db",
 }
 """Replacements for wrong items, whose names may be used elsewhere."""
 
+_NEEDED = {"window": "1h", "name": UNKNOWN}
+"""Values in place of missing keys, without which the other keys of their maps would not be read."""
 
-def recover_spec(document: Document) -> PipelineSpec | None:
-    """Return a spec of the valid parts of a document, None if there are none. Its defaults have been merged.
 
-    Unknown keys have been renamed or removed in the document by `validate`.
+def recover_spec(document: Document) -> tuple[PipelineSpec | None, list[Problem]]:
+    """Return a spec of the valid parts of a document, None if there are none, and the conflicts that errors hide.
+
+    Its defaults have been merged, and unknown keys renamed or removed, by `validate`.
     """
     data = {**document_data(document), "version": 1}
-    if any(not isinstance(data.get(section), dict | list | None) for section in ("exchanges", "queues", "events")):
-        return None  # its names are not known, and would be reported as unknown where they are used
+    for section in ("exchanges", "queues", "events"):
+        if not isinstance(names := data.get(section), dict | list | None):
+            data[section] = re.split(r"[,\s]+", names) if isinstance(names, str) else []
+    removed: set[KeyPath] = set()
     for path, node in walk_nodes(document.root):
         is_opaque = "with" in path[2:-1]  # any value is valid there
         if isinstance(node, ScalarNode) and node.is_broken and not is_opaque:
             _remove(data, path)
-    for _ in range(MAX_PASSES):
+            removed.add(path)
+    hidden: list[Problem] = []
+    checked: set[KeyPath] = set()
+    for count in range(MAX_PASSES):
         try:
-            return PipelineSpec.model_validate(data)
+            return PipelineSpec.model_validate(data), hidden
         except ValidationError as error:
-            _repair(data, [(item["type"], item["loc"]) for item in error.errors(include_url=False)])
-    return None
+            if count:
+                hidden += conflicts(error, document, removed, checked)
+            wrong = [(item["type"], item["loc"]) for item in error.errors(include_url=False)]
+            checked |= {path[:-1] for kind, path in wrong if kind == "conflicting-options"}
+            _repair(data, wrong)
+            removed |= {path for _, path in wrong}
+    return None, hidden
 
 
 def _repair(data: dict[str, Any], errors: list[tuple[str, KeyPath]]) -> None:
@@ -55,12 +71,19 @@ def _repair(data: dict[str, Any], errors: list[tuple[str, KeyPath]]) -> None:
     missing = {path for kind, path in errors if kind == "missing"}
     for path in missing:
         item = value_at(data, path[:-1])
-        if _is_replaceable(path) and isinstance(item, dict):
+        if path[-1] in _NEEDED and isinstance(item, dict):
+            item[path[-1]] = _NEEDED[str(path[-1])]
+        elif _is_replaceable(path) and isinstance(item, dict):
             item[path[-1]] = UNKNOWN
     wrong = {path for kind, path in errors if kind != "missing"}
-    removed = {path[:-1] for path in missing if not _is_replaceable(path)}
+    removed = {path[:-1] for path in missing if not _is_replaceable(path) and path[-1] not in _NEEDED}
     for path in sorted(wrong | removed, key=_depth, reverse=True):
         _remove(data, path)
+
+
+def _replacement(path: KeyPath) -> Any:
+    item = _REPLACEMENTS[str(path[0])]
+    return {**item} if isinstance(item, dict) else item
 
 
 def _is_replaceable(path: KeyPath) -> bool:
@@ -83,10 +106,10 @@ def _remove(data: dict[str, Any], path: KeyPath) -> None:
         return
     section = data.get(str(path[0])) if path else None
     if path and path[0] in _REPLACEMENTS and isinstance(section, list):  # a list of names in place of a map
-        data[str(path[0])] = {name: dict(_REPLACEMENTS[str(path[0])]) for name in map(item_name, section) if name}
+        data[str(path[0])] = {name: _replacement(path) for name in map(item_name, section) if name}
         return
     if len(path) == 2 and path[0] in _REPLACEMENTS and isinstance(section, dict) and section.get(path[1], {}) is None:
-        section[path[1]] = dict(_REPLACEMENTS[str(path[0])])
+        section[path[1]] = _replacement(path)
         return
     while path and (value_at(data, path) is None or value_at(data, path) is value_at(data, path[:-1])):
         path = path[:-1]
@@ -104,6 +127,6 @@ def _remove(data: dict[str, Any], path: KeyPath) -> None:
         and isinstance(parent, dict)
         and parent[key] != _REPLACEMENTS[str(path[0])]
     ):
-        parent[key] = dict(_REPLACEMENTS[str(path[0])])
+        parent[key] = _replacement(path)
     elif isinstance(parent, dict | list):
         del parent[key]  # type: ignore[arg-type]  # value_at() has followed it

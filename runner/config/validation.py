@@ -6,7 +6,7 @@ pydantic finds the errors. This module adds their positions in the file, and rep
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -146,7 +146,32 @@ def _problems(errors: list[_Error], document: Document, root: type[SpecModel]) -
         if error.type == _MISSING:
             yield _missing_key(error, document, root)
         elif error.type != _EXTRA and not (isinstance(node, ScalarNode) and node.is_broken):
-            yield _wrong_value(error, document)
+            message = str(error.context.get("message"))
+            if not any(key in message for key in _broken_beside(error.path, document)):
+                yield _wrong_value(error, document)
+
+
+def _broken_beside(path: KeyPath, document: Document) -> list[str]:
+    """Return the keys beside a path whose values are not known, because their variables are not."""
+    beside = document.node(path[:-1]) if path else None
+    nodes = beside.nodes.items() if isinstance(beside, MappingNode) else ()
+    return [key for key, (_, node) in nodes if key != path[-1] and isinstance(node, ScalarNode) and node.is_broken]
+
+
+def conflicts(
+    error: ValidationError, document: Document, removed: Set[KeyPath], checked: Set[KeyPath]
+) -> Iterator[Problem]:
+    """Yield the conflicts of options that errors have hidden, without those that name what was `removed` as wrong.
+
+    A map whose conflicts are known is `checked`: those that appear later come of what was removed.
+    """
+    for found in _errors(error):
+        if found.path[:-1] in checked:
+            continue
+        beside = {str(path[-1]) for path in removed if path[: len(found.path) - 1] == found.path[:-1]}
+        message = str(found.context.get("message", ""))
+        if found.type == "conflicting-options" and not any(f'"{key}"' in message for key in beside):
+            yield _wrong_value(found, document)
 
 
 def self_dead_lettered(document: Document, spec: PipelineSpec, pipeline: str) -> list[Problem]:

@@ -71,23 +71,28 @@ def cross_pipeline_problems(sources: Sequence[LoadedPipeline], *, is_one_process
         yield from _different_schemas(source, other)
 
 
-def unsupported_options(source: LoadedPipeline) -> Iterator[Problem]:
-    """Yield problems for options that the broker of a pipeline does not support, or only while its process lives."""
-    if source.pipeline.broker.is_rabbitmq:
+def unsupported_options(loaded: PipelineFile, broker: str | None = None) -> Iterator[Problem]:
+    """Yield problems for options that the broker does not support, or only while its process lives.
+
+    `broker` is a URL or `memory` and overrides the file.
+    """
+    spec = loaded.spec or loaded.recovered
+    if spec is None or (broker is None and any(problem.path.startswith("broker") for problem in loaded.problems)):
         return
-    which = "a broker in a file" if source.pipeline.broker.file else "the in-process broker"
-    for name, queue in source.spec.queues.items():
+    broker = broker or next(iter(spec.broker.node_urls), "memory")
+    if broker.startswith("amqp"):
+        return
+    which = "a broker in a file" if broker.startswith("file:") else "the in-process broker"
+    for name, queue in spec.queues.items():
         if queue.type == "stream":
             help_text = "set `broker:` to RabbitMQ, or use another type"
             message = f"{which} has no streams"
-            yield source.loaded.problem("not-on-this-broker", ("queues", name, "type"), message, help_text)
-    for name, producer in source.spec.producers.items():
-        if producer.once is not None and source.pipeline.broker.is_memory:
+            yield loaded.problem("not-on-this-broker", ("queues", name, "type"), message, help_text)
+    for name, producer in spec.producers.items():
+        if producer.once is not None and broker == "memory":
             message = "the in-process broker keeps nothing after the process ends: here it runs at every start"
             help_text = "set `broker:` to RabbitMQ, which remembers it"
-            yield source.loaded.problem(
-                "once-forgets", ("producers", name, "once"), message, help_text, severity="warning"
-            )
+            yield loaded.problem("once-forgets", ("producers", name, "once"), message, help_text, severity="warning")
 
 
 # Brokers and names

@@ -235,20 +235,22 @@ def _low_prefetch(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]
 
 
 def _shared_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
-    """Warn of subscribers that take messages from each other, in the pipeline of the last one."""
-    first: dict[str, str] = {}
+    """Warn of subscribers that take messages from each other, in each of their pipelines but the first."""
+    readers: dict[str, dict[str, str]] = {}
     for peer in together or [Peer(loaded.name, spec)]:
         for name, subscriber in peer.spec.subscribers.items():
-            queue = subscriber.from_[0]
-            if not reads_queue(peer.spec, subscriber) or reads_stream(peer.spec, subscriber):
-                continue
-            shown = name if peer.spec is spec else f"{peer.name}.{name}"
-            other = first.setdefault(queue, shown)
-            if other != shown and peer.spec is spec:
-                message = f'"{other}" and "{shown}" share the messages of queue "{queue}": each gets some of them'
-                help_text = "publish an event if both are to get every message, or merge the two"
-                path = ("subscribers", name, "from")
-                yield loaded.problem("shared-queue", path, message, help_text, severity="warning")
+            if reads_queue(peer.spec, subscriber) and not reads_stream(peer.spec, subscriber):
+                own = name if peer.spec is spec else ""
+                readers.setdefault(subscriber.from_[0], {})[own or f"{peer.name}.{name}"] = own
+    for queue, names in readers.items():
+        if at := next((names[other] for other in [*names][1:] if names[other]), ""):
+            shown = [f'"{name}"' for name in names]
+            listed = f"{', '.join(shown[:-1][:4])} and {shown[-1] if len(shown) < 6 else f'{len(shown) - 4} more'}"
+            message = f'{listed} share the messages of queue "{queue}": each gets some of them'
+            each, them = ("both", "the two") if len(names) == 2 else ("all", "them")
+            help_text = f"publish an event if {each} are to get every message, or merge {them}"
+            path = ("subscribers", at, "from")
+            yield loaded.problem("shared-queue", path, message, help_text, severity="warning")
 
 
 def _unused_options(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:

@@ -102,9 +102,20 @@ def resolve(
         imported.is_second_look = imported.has_failures
     if not imports or imported.has_failures:
         resolver.check_statically()
-    problems += imported.problems()
+    problems += _independent(imported.problems(), problems)
     has_errors = any(problem.severity == "error" for problem in problems)
     return Resolved(None if has_errors else pipeline, problems)
+
+
+def _independent(found: Sequence[Problem], earlier: Sequence[Problem]) -> list[Problem]:
+    """Return problems of handlers, without those of values in `with:` that have an error already."""
+    wrong = {problem.path for problem in earlier if problem.severity == "error"}
+    return [
+        problem
+        for problem in found
+        if not (problem.code == "bad-argument" and problem.path in wrong)
+        and not (problem.code == "wrong-parameters" and f"{problem.path.rpartition('.')[0]}.with" in wrong)
+    ]
 
 
 class _Resolver:
@@ -396,7 +407,9 @@ class _Resolver:
         """Warn of results that go nowhere, or only to messages that ask for a reply."""
         self._check_publishing(path, spec, handler)
         result = returned_value(handler)
-        if spec.to or spec.reply is not None or not result:
+        item = ".".join(map(str, path))
+        is_wrong = any(each.path.startswith(item) and '"to"' in each.message for each in self._problems)
+        if spec.to or spec.reply is not None or not result or is_wrong:
             return
         goes = "it is dropped" if spec.batch else "it goes only to messages with a reply_to"
         message = f'"{spec.handler}" returns {result}, and without `to:` {goes}'

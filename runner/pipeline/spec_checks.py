@@ -23,9 +23,9 @@ from runner.pipeline.body_encoding import ZSTD
 from runner.pipeline.delays import arrival_name
 from runner.pipeline.delivery_rules import option_problems, receiving_queues
 from runner.pipeline.flow_checks import Peer, matches_any_event
-from runner.pipeline.lint import lint_warnings
 from runner.pipeline.model import delay_prefix
 from runner.pipeline.partitioning import partitioning_of
+from runner.pipeline.sound_warnings import sound_warnings
 from runner.pipeline.topic_patterns import is_pattern, matches
 from runner.pipeline.topology import BUILT_IN_EXCHANGES, pause_queue, wait_name
 from runner.pipeline.topology_builder import (
@@ -68,10 +68,15 @@ def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer
     names = (_shared_names, _own_queues, _reserved_names, _derived_names, _targets, _queue_sources, _event_exchanges)
     options = (_streams, _partitions, _target_options, _http_paths, _traces, _compression, _stores)
     found = (problem for check in (*names, *options) for problem in check(loaded, spec))
-    problems = [*_sources(loaded, spec, together), *found]
-    if loaded.spec is not None and not any(problem.severity == "error" for problem in problems):
-        problems += lint_warnings(loaded, spec, together)
-    return problems
+    wrong = {problem.path for problem in loaded.problems}
+    sections = [name for name in ("queues", "events", "exchanges") if name in wrong and not getattr(spec, name)]
+    problems = [
+        problem
+        for problem in (*_sources(loaded, spec, together), *found)
+        if problem.code != "unknown-name" or not sections or problem.path.endswith(".store")
+    ]
+    errors = [problem for problem in (*loaded.problems, *problems) if problem.severity == "error"]
+    return [*problems, *sound_warnings(loaded, spec, together, errors)]
 
 
 def _shared_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
@@ -303,20 +308,23 @@ def _stores(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     uses = [(("subscribers", name, "dedupe"), each.dedupe) for name, each in spec.subscribers.items()]
     uses += [(("producers", name, "idempotency"), each.idempotency) for name, each in spec.producers.items()]
     used = {path: each.store for path, each in uses if each is not None and each.store is not None}
-    are_known = not any(problem.path.startswith("stores") for problem in loaded.problems)  # else some are left out
+    are_known = not any(problem.path == "stores" for problem in loaded.problems)  # else some are left out
     for path, store in used.items():
-        if store not in spec.stores and are_known:
+        if store not in spec.stores and are_known and store != UNKNOWN:
             url = "redis://localhost:6379/0" if "redis" in store.lower() else f"sqlite:{store}.db"
             add = f"{store}: {url}" if spec.stores else f"stores: {{{store}: {url}}}"
             help_text = f"add `{add}` {'under `stores:`' if spec.stores else 'at the top of the file'}"
             if guess := closest(store, spec.stores):
                 help_text = f'did you mean "{guess}"?'
-            if ":" in store and "@" not in store and not spec.stores:
+            if same := [name for name, known in spec.stores.items() if known == store]:
+                help_text = f'write the name of the store: "{same[0]}"'
+            elif ":" in store and "@" not in store and not spec.stores:
                 help_text = f"write `store: seen`, and at the top of the file `stores: {{seen: {store}}}`"
             message = f'no store is called "{mask_passwords(store)}"'
             yield loaded.problem("unknown-name", (*path, "store"), message, help_text)
+    is_sound = not any(problem.path.startswith("stores") for problem in loaded.problems)
     for name, url in spec.stores.items():
-        if name not in used.values():
+        if name not in used.values() and is_sound and {*used.values()} <= {*spec.stores}:  # else one may be misspelt
             message = f'nothing uses the store "{name}"'
             help_text = f"write `dedupe: {{window: 1h, store: {name}}}` at a subscriber, or remove it"
             yield loaded.problem("unused-option", ("stores", name), message, help_text, severity="warning", on="key")

@@ -86,8 +86,10 @@ def test_other_brokers_have_nothing_to_do_with_one_another() -> None:
 def test_what_a_broker_cannot_do_is_said() -> None:
     """Streams are RabbitMQ's."""
     streaming = pipeline("a", "queues: {log: {type: stream}}\nproducers: {p: {handler: 'H:produce', to: log}}\n")
-    assert [problem.code for problem in unsupported_options(streaming)] == ["not-on-this-broker"]
-    assert not list(unsupported_options(at_rabbitmq(streaming)))
+    for broker in ("memory", "file:shop.queue"):
+        problems = unsupported_options(streaming.loaded, broker)
+        assert [problem.code for problem in problems] == ["not-on-this-broker"]
+    assert not list(unsupported_options(streaming.loaded, "amqp://localhost"))
 
 
 def test_the_place_is_that_of_the_key() -> None:

@@ -7,3 +7,7 @@ def place():
 
 def ship(order):
     """Ship an order."""
+
+
+def charge(order, limit: int):
+    """Charge it."""
