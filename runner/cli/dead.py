@@ -197,11 +197,14 @@ def drop(dead_options: DeadOptions, is_dry: bool, yes: bool, is_all: bool, is_js
     """
     from runner.cli.dead_output import Progress
 
-    if dead_options.selects_all and not is_all:
-        raise click.UsageError("choose with --id, --error or another filter, or pass --all for all of them")
     asks = not yes and not is_dry
-    if asks and not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise click.UsageError("there is no terminal to ask on: add --yes, or look first with --dry-run")
+    confirms = ["--yes"] if asks and not (sys.stdin.isatty() and sys.stderr.isatty()) else []
+    if dead_options.selects_all and not is_all:
+        after = " (all of them; --id, --error and other filters choose some)"
+        raise options.BadValue("it is not said which of them", "write", by=["--all", *confirms], after=after)
+    if confirms:
+        after = " (or look first, with --dry-run)"
+        raise options.BadValue("there is no terminal to ask on", "write", by=confirms, after=after)
     if is_dry or asks:
         summary = _list(dead_options, is_json=is_json)
         echo_err(f"would drop: {summary.matched}")

@@ -72,4 +72,6 @@ def flag_with(flag: str, value: str) -> list[str]:
     )
     if not option:
         return [flag]
-    return [*([flag] if option == "--interval" else []), option, value.rstrip("%")]
+    if option == "--interval":
+        return [flag, option, f"{value}s" if value.isdecimal() else value]  # as `watch -n 5` takes it
+    return [option, value.rstrip("%")]

@@ -36,6 +36,9 @@ _DRY = ("--dry-run", "--check", "--plan", "--simulate", "--diff")
 _SELECTS = {"--yes", "--body"}
 """Options of commands that change many messages: an option that is not known may be a filter, and is not left out."""
 
+_MAX_NAMED = 3
+"""The most commands that are named as those with an option."""
+
 _MAX_STEPS = 8
 """How many mistakes of one command line are mended together."""
 
@@ -57,7 +60,17 @@ def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[st
         help_ = replace(
             further, before=LEFT_OUT if further.before == LEFT_OUT else help_.before, after=help_.after or further.after
         )
-    return message, str(help_)
+    return message, str(_with_tests(help_) if isinstance(help_, Rewrite) else help_)
+
+
+def _with_tests(line: Rewrite) -> Rewrite:
+    """Return a command line of `runner test` with the tests of a pipeline in place of the pipeline."""
+    if line.words[:1] != ["test"]:
+        return line
+    from runner.config.suite_loader import tests_beside
+
+    tests = {word: tests_beside(Path(word))[:3] for word in line.words if is_pipeline(word)}
+    return replace(line, words=[each for word in line.words for each in tests.get(word) or [word]])
 
 
 def _error_of(words: Sequence[str]) -> click.UsageError | None:
@@ -205,6 +218,9 @@ def _unknown_option(context: click.Context, name: str, arguments: list[str]) -> 
     own = [option for item in command.params if isinstance(item, click.Option) for option in item.opts]
     if isinstance(command, click.Group):
         return message, _option_of_group(context, command, name, arguments)
+    before, value, after, _ = _around(arguments, name)
+    if name in ("-e", "--env") and re.match(r"[A-Za-z_]\w*=", value):
+        return message, f"write the variable before the command: {_with_variable(value, [*before, *after])}"
     if name in _OUTPUT and "--output" not in own and (written := _into_file(context, arguments, name)):
         return message, written
     if help_ := _option_meant(context, name, own, arguments):
@@ -213,9 +229,22 @@ def _unknown_option(context: click.Context, name: str, arguments: list[str]) -> 
     ends = (each for each in own if each.endswith(name[1:]))
     if near := next(parts, None) or closest(name, own, likeness=0.75) or next(ends, None):
         return message, Rewrite([re.sub(rf"^{re.escape(name)}(?=$|=)", near, item) for item in arguments])
+    others = [] if _SELECTS & {*own} else _commands_with(name)
+    if 0 < len(others) <= _MAX_NAMED:
+        after = (
+            f"; only {' and '.join(f'`runner {other}`' for other in others)} {'has' if others[1:] == [] else 'have'} it"
+        )
+        return message, replace(_left_out(name, arguments), after=after)
     options = ", ".join(option for option in own if option.startswith("--"))
     leave = "" if _SELECTS & {*own} else "; or leave it out"
     return message, f"write one of: {options}{leave}" if options else str(_left_out(name, arguments))
+
+
+def _commands_with(option: str) -> list[str]:
+    """Return the commands that have an option."""
+    context = click.Context(_root(), info_name="runner")
+    found = ((name, _root().get_command(context, name)) for name in _root().list_commands(context))
+    return [name for name, item in found if item is not None and any(option in each.opts for each in item.params)]
 
 
 def _option_of_group(context: click.Context, group: click.Group, name: str, arguments: list[str]) -> Help:
@@ -310,6 +339,8 @@ def _into_file(context: click.Context, arguments: list[str], name: str) -> Rewri
     formats = next((item.type for item in context.command.params if "--format" in item.opts), None)
     choices, (stem, _, suffix) = getattr(formats, "choices", ()), file.rpartition(".")
     meant = _choice_of(suffix, choices)
+    if suffix == "json" and not choices and any("--json" in item.opts for item in context.command.params):
+        words += [] if "--json" in words else ["--json"]
     if meant and "--format" not in words:
         words += ["--format", meant]
         file = f"{stem}.{meant}" if meant == "svg" else file
@@ -421,13 +452,16 @@ def _bad_value(context: click.Context, error: click.BadParameter, arguments: lis
         hint = f'did you mean "{os.path.join(folder, guess)}"?' if guess else "correct the path"
         if re.match(r"[A-Za-z_]\w*=", name[1]):
             before, _, after, _ = _around(arguments, label)
-            variable = shlex.quote(mask_passwords(name[1]))
-            hint = f"write the variable before the command: {variable} runner {shlex.join([*before, *after])}"
+            hint = f"write the variable before the command: {_with_variable(name[1], [*before, *after])}"
     elif isinstance(kind, _Number):
         message, hint = _wrong_number(label, kind, parameter, message.split(" ")[0].strip("'"))
     elif not hint and message.startswith("write "):
         message, hint = "cannot be read", message
     return f"{label}: {message}" if label else message, hint
+
+
+def _with_variable(variable: str, words: Sequence[str]) -> str:
+    return f"{shlex.quote(mask_passwords(variable))} runner {shlex.join(words)}"
 
 
 _Number = click.types.IntParamType | click.types.FloatParamType

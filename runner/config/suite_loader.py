@@ -39,9 +39,15 @@ def read_suite(path: Path) -> SuiteFile:
 
 
 def _pipeline_file(path: Path) -> Problem:
-    tests = [str(file) for file in sorted(path.parent.glob("*.y*ml")) if is_test_file(file)]
-    help_ = f"write: runner test {' '.join(tests[:3])}" if tests else "`runner init` writes tests, in *.test.yaml"
+    tests = tests_beside(path)
+    help_ = f"write {' '.join(tests[:3])} in place of it" if tests else "`runner init` writes tests, in *.test.yaml"
     return Problem(code="no-tests", message="this is a pipeline, not a file of tests", help=help_, line=1, column=1)
+
+
+def tests_beside(path: Path) -> list[str]:
+    """Return the test files in the folder of a file: those of that name, if there are any."""
+    found = [str(file) for file in sorted(path.parent.glob("*.y*ml")) if is_test_file(file)]
+    return [file for file in found if Path(file).name.startswith(f"{path.stem}.")] or found
 
 
 def find_suites(paths: Iterable[Path]) -> list[Path]:

@@ -46,6 +46,36 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     return code, message.strip(), help_.strip()
 
 
+@pytest.mark.parametrize(
+    ("line", "help_"),
+    [
+        (
+            "resume pipeline.yaml ship --reason back",
+            "leave it out: runner resume pipeline.yaml ship; only `runner pause` has it",
+        ),
+        (
+            "tap pipeline.yaml order.paid --follow",
+            "leave it out: runner tap pipeline.yaml order.paid; it goes on until Ctrl-C",
+        ),
+        ("up pipeline.yaml -e KEY=abc", "write the variable before the command: KEY=abc runner up pipeline.yaml"),
+        (
+            "dead drop pipeline.yaml",
+            "write: runner dead drop pipeline.yaml --all --yes (all of them; --id, --error and other filters choose some)",
+        ),
+        (
+            "dead drop pipeline.yaml --all",
+            "write: runner dead drop pipeline.yaml --all --yes (or look first, with --dry-run)",
+        ),
+        ("test pipeline.yaml -k paid", "write: runner test pipeline.test.yaml --only paid"),
+    ],
+)
+def test_a_help_says_what_becomes_of_each_word(
+    line: str, help_: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "pipeline.test.yaml").write_text("pipeline: pipeline.yaml\ntests: {paid: {}}\n")
+    assert run(line, monkeypatch, capsys)[2] == help_
+
+
 def parsed(line: str) -> click.Context:
     """Parse a command line without running its command. Raises UsageError."""
     context = cli.make_context("runner", shlex.split(line), resilient_parsing=False)
@@ -63,6 +93,13 @@ def parsed(line: str) -> click.Context:
 PATH_NEEDED = "needs the path of a pipeline"
 
 REWRITTEN = [
+    ("run pipeline.yaml --until-empty", '"runner" has no command "run"', "up pipeline.yaml --until-idle"),
+    (
+        "plan pipeline.yaml --out plan.json",
+        '"runner plan" has no option --out',
+        "plan pipeline.yaml --json > plan.json",
+    ),
+    ("status pipeline.yaml --watch 5", '"5" is not a path', "status pipeline.yaml --watch --interval 5s"),
     ("pipeline.yaml", '"pipeline.yaml" is a file, not a command', "up pipeline.yaml"),
     ("./pipeline.yaml --until-idle", '"./pipeline.yaml" is a file, not a command', "up ./pipeline.yaml --until-idle"),
     ("other.yml", '"other.yml" is a file, not a command', "up other.yml"),

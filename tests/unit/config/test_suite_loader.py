@@ -61,7 +61,7 @@ def test_a_pipeline_is_no_file_of_tests(folder: Path, monkeypatch: pytest.Monkey
     """One problem says so, and names the tests beside it."""
     monkeypatch.chdir(folder)
     [problem] = read_suite(Path("shop.yaml")).file.problems
-    assert (problem.code, problem.help) == ("no-tests", "write: runner test shop.test.yaml")
+    assert (problem.code, problem.help) == ("no-tests", "write shop.test.yaml in place of it")
     (folder / "shop.test.yaml").unlink()
     [problem] = read_suite(Path("shop.yaml")).file.problems
     assert problem.help == "`runner init` writes tests, in *.test.yaml"
