@@ -253,6 +253,8 @@ def number(text: str) -> str:
     text = text.strip()
     if re.fullmatch(r"\d{1,3}([_,' ]\d{3})+", text):
         return re.sub(r"\D", "", text)
+    if re.fullmatch(r"0+[1-9]\d*", text):
+        return text.lstrip("0")
     if match := re.fullmatch(r"(\d+)\s*([kK])", text):
         return f"{match[1]}000"
     return re.sub(r"[,;]$", "", text) if re.fullmatch(r"\d+[,;]", text) else ""

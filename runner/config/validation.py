@@ -354,6 +354,8 @@ def _below_it(path: KeyPath, value: str) -> str:
     """Return the help for a text in place of a section or of an item, "" for other places."""
     if len(path) == 1 and path[0] in ("queues", "events", "exchanges") and " " not in value:
         return f'write "{value}:" on a line below it, indented'
+    if len(path) == 2 and path[1] in ("version", "name", "description", "owner", "broker"):
+        return f'write "{path[1]}: {value}" at the left margin, above "{path[0]}:", if it is that of the pipeline'
     if len(path) == 2 and path[0] in ("queues", "events", "exchanges"):
         return f'write only "{path[1]}:", or its options below it, indented'
     if len(path) == 2 and path[0] in ("subscribers", "producers"):

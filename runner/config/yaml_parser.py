@@ -319,6 +319,8 @@ class _Composer:
             help_ = (
                 f"remove it{'' if isinstance(node, ScalarNode) else ' and what is below it'}: it says the same again"
             )
+        elif key in ("from", "to", "events") and isinstance(node, ScalarNode) and isinstance(other, ScalarNode):
+            help_ = f"write both in one: {key}: [{other.value}, {node.value}], or keep one of the two"
         elif isinstance(node, MappingNode) and isinstance(other, MappingNode) and len(path) < 2:
             help_ = "give one of the two another name, or remove one"
             if not path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import pairwise, takewhile
 
 from runner.config.document import KeyPath
 from runner.config.foreign_words import foreign_word
@@ -12,7 +12,7 @@ from runner.config.messages import typo_of
 from runner.config.models import model_at
 from runner.config.outline import Line
 from runner.config.positions import Edit
-from runner.config.slips.slip import ITEMS, LISTS, SECTIONS, Slip, Source, replaced
+from runner.config.slips.slip import ITEMS, LISTS, PATHS, SECTIONS, Slip, Source, replaced
 from runner.config.spec import PipelineSpec
 from runner.config.spec_model import model_keys
 
@@ -93,11 +93,15 @@ def _moved(source: Source, index: int, column: int, message: str, home: Line) ->
     moved = [line, *(below if moves_below else ())]
     edits = tuple(Edit(other.start, other.start + max(0, -shift), " " * shift) for other in moved)
     place = f"line {source.positions.span(home.start, home.start).line}"
-    help_ = f"indent it by {abs(shift)} space{'s'[: abs(shift) != 1]}{'' if shift > 0 else ' less'}"
+    help_ = _by(shift)
     is_beside = home.indent == column
     help_ += ", with what follows, " if moves_below else ", " if is_beside else " "
     help_ += f'as "{home.key}" in {place}' if is_beside else f'to put it under "{home.key}:" in {place}'
     return Slip(line.key_start, len(line.key), message, help_, edits, line.path)
+
+
+def _by(shift: int) -> str:
+    return f"indent it by {abs(shift)} space{'s'[: abs(shift) != 1]}{'' if shift > 0 else ' less'}"
 
 
 def too_deep(source: Source) -> Iterator[Slip]:
@@ -224,6 +228,41 @@ def sections_inside(source: Source) -> Iterator[Slip]:
             yield Slip(line.key_start, len(name), message, help_, (Edit(line.start, end, ""), *edits), line.path)
 
 
+def uneven_items(source: Source) -> Iterator[Slip]:
+    """Find an item of a list that does not line up with the one above it, and a value that is not indented."""
+    for above, line in pairwise(source.lines):
+        is_item = not above.key and not line.key and above.dash and line.dash and above.path[:-1] == line.path[:-1]
+        if is_item and line.indent != above.indent and source.is_wrong(above if source.wrong else line):
+            shift, message = above.indent - line.indent, "this item does not line up with the one above it"
+        elif above.key in (*PATHS, *LISTS) and not above.value and source.wrong is None and line.indent == above.indent:
+            shift, message = 2, f'the value of "{above.key}" is not indented'
+            if line.key or line.dash or not re.fullmatch(r"\w[\w.:/-]*", line.value):
+                continue
+        else:
+            continue
+        edits = (Edit(line.start, line.start + max(0, -shift), " " * shift),)
+        yield Slip(line.start + line.indent, len(line.dash + line.value), message, _by(shift), edits, above.path)
+
+
+def missing_names(source: Source) -> Iterator[Slip]:
+    """Find the options of an item right below their section, without the item's name."""
+    for index, line in enumerate(source.lines):
+        below = _deeper(source.lines[index + 1 :], line.indent) if line.path in [(name,) for name in ITEMS] else []
+        options, keys = [other for other in below if len(other.path) == 2], model_keys(model_at((line.key, "*")))
+        handler = next((other.value for other in options if other.key == "handler"), "")
+        is_alone = all(other.key in keys and not other.dash for other in options)
+        if not handler or line.value or below[0] is not options[0] or not is_alone:
+            continue
+        first, shift = options[0], "  " if options[0].indent < 4 else ""
+        name = re.sub(r"\W+", "_", handler.rpartition(":")[2])
+        help_ = f'write a name on a line above them, as in "{name}:"'
+        help_ += ", and indent them by 2 spaces" if shift else ""
+        edits = [Edit(first.start, first.start, f"{' ' * (first.indent - 2 + len(shift))}{name}:\n{shift}")]
+        edits += [Edit(other.start, other.start, shift) for other in below[1:] if shift]
+        message = f"these are options of a {line.key[:-1]} whose name is missing"
+        yield Slip(first.key_start, len(first.key), message, help_, tuple(edits), line.path, is_certain=False)
+
+
 _HEAD = re.compile(r"^([ \t]*)#([ \t]*)([\w.-]+):[ \t]*\r?$", re.MULTILINE)
 
 
@@ -261,10 +300,7 @@ def _is_head(path: KeyPath, below: list[Line]) -> bool:
         return path[-1] in LISTS and all(line.dash for line in direct)
     if len(path) == 1 and path[0] in SECTIONS:
         keys = model_keys(model_at((str(path[0]), "*")))
-        inner = [
-            line for line in below if line.indent == min((it.indent for it in below if it not in direct), default=0)
-        ]
-        return all(line.key in keys for line in inner)
+        return all(line.key in keys for line in below[1:2] if line.indent > below[0].indent)
     return all(line.key in model_keys(model_at(path)) for line in direct)
 
 

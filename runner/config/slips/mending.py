@@ -23,11 +23,13 @@ _MAX_CHARACTERS, _MAX_LINES = 50_000, 1000
 
 
 _RULES: Final[tuple[tuple[Callable[[Any], Iterator[Slip]], ...], ...]] = (
-    (signs.prefixes, signs.diffs, signs.block_comments, characters.odd_indentation, characters.wide_colons),
+    (signs.prefixes, signs.diffs, signs.marks),
+    (signs.block_comments, characters.odd_indentation, characters.wide_colons),
     (characters.odd_quotes, characters.odd_blanks, characters.wide_characters, signs.comments, texts.templates),
     (signs.block_in_braces, signs.unclosed, signs.closed_twice),
     (signs.quoted_pairs, signs.split_numbers, texts.escapes, texts.texts_not_indented, indentation.sections_inside),
-    (indentation.commented_heads, indentation.tabs, signs.signs_in_braces, signs.missing_space, signs.missing_colon),
+    (indentation.commented_heads, indentation.missing_names, indentation.uneven_items),
+    (indentation.tabs, signs.signs_in_braces, signs.missing_space, signs.missing_colon),
     (signs.bare_keys, signs.missing_dash_space, signs.named_items, indentation.children_not_indented),
     (indentation.item_too_deep, indentation.option_too_deep, signs.stray_dashes, signs.list_in_place_of_map),
     (indentation.below_a_text, indentation.dedented, indentation.too_deep, signs.trailing_signs),

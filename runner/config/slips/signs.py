@@ -20,6 +20,9 @@ _COMMENT_BEHIND = re.compile(r"(?<=\s)(//+|/\*+|--|;+)(\s[^\n]*)")
 _COMMENT = re.compile(r"(?:(?<=\s)|(?<=[,{}\[\]]))(//+|/\*+)([^\n]*)")
 _COMMENT_LINE = re.compile(r"(?:^|(?<=\n))[ \t]*(//+|/\*+|--+(?= )|;+(?= )|<!--)([^\n]*)")
 _BLOCK_COMMENT = re.compile(r"^[ \t]*(?:/\*(?!.*\*/)[\s\S]*?\*/|<!--(?!.*-->)[\s\S]*?-->)[ \t]*$", re.MULTILINE)
+_CONFLICT = re.compile(
+    r"^<{7}.*\n(?P<ours>[\s\S]*?)^(?:\|{7}.*\n[\s\S]*?^)?={7}\r?\n[\s\S]*?^>{7}.*(?:\n|\Z)", re.MULTILINE
+)
 _TERMINAL = re.compile(r"(?:\$|>>>|PS [^>]*>|[\w.-]+@[\w.-]+[^\n]*[$#])(?: [^\n]*)?|cat [^\n]*<<[^\n]*|EOF|EOT")
 _CLOSING: Final = {"[": "]", "{": "}"}
 _NO_COLON = re.compile(r"([\w-]+)(\s*(?:=>|->|:=|=|::(?=\s|$)|;(?=\s|$))\s*|\s+(?=[^\s=-]))(.*)")
@@ -210,6 +213,21 @@ def named_items(source: Source) -> Iterator[Slip]:
         )
 
 
+def marks(source: Source) -> Iterator[Slip]:
+    """Find the marks of a merge conflict, of which the first side is read, and `---` inside of a pipeline."""
+    for match in _CONFLICT.finditer(source.text):
+        edits = (Edit(match.start(), match.start("ours"), ""), Edit(match.end("ours"), match.end(), ""))
+        message, help_ = "this is a mark of a merge conflict", "keep one side, and remove the marks"
+        yield Slip(match.start(), match[0].index("\n"), message, help_, edits, is_certain=False)
+    for match in re.finditer(
+        r"(?<=\n)---[ \t]*\r?\n(?=(?!(?:.*\n)*(?:version|apiVersion|name|---))[\w-]+:)", source.text
+    ):
+        if re.search(r"^[\w-]+:", source.text[: match.start()], re.MULTILINE):
+            help_ = 'remove this "---": what follows belongs to the same pipeline'
+            mended, code = (Edit(*match.span(), ""),), "multiple-documents"
+            yield Slip(match.start(), 3, "a file holds one pipeline", help_, mended, code=code)
+
+
 def block_comments(source: Source) -> Iterator[Slip]:
     """Find comments of several lines, as `/* … */`."""
     for match in _BLOCK_COMMENT.finditer(source.text):
@@ -258,7 +276,11 @@ def trailing_signs(source: Source) -> Iterator[Slip]:
         if is_half_quoted:
             yield replaced(line, end - 1, end, "", "this quote is not opened", f"remove the {sign}")
         elif sign in ",;" or (
-            sign == ":" and source.wrong is None and is_value and re.fullmatch(r"[\w.-]+:", line.value)
+            sign == ":"
+            and source.wrong is None
+            and is_value
+            and line.key not in PATHS
+            and re.fullmatch(r"[\w.-]+:", line.value)
         ):
             message = f'"{sign}" does not end a value in YAML'
             yield replaced(line, end - 1, end, "", message, f'remove the "{sign}"')

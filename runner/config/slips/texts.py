@@ -11,7 +11,7 @@ from runner.config.messages import closest
 from runner.config.models import model_at
 from runner.config.outline import Line
 from runner.config.positions import Edit
-from runner.config.slips.slip import LISTS, PATHS, Slip, Source, replaced, rewritten, unquoted
+from runner.config.slips.slip import LISTS, PATHS, SECTIONS, Slip, Source, replaced, rewritten, unquoted
 from runner.config.spec_model import model_keys
 
 _WORD_LIST = re.compile(r"[\w.*#:/-]+(\s*[,;]\s*[\w.*#:/-]+)+[,;]?")
@@ -179,10 +179,10 @@ def second_colon(source: Source) -> Iterator[Slip]:
         if joined and line.key in PATHS:
             path = f"{joined[1]}:{joined[2]}"
             yield rewritten(line, path, "an import path has no space in it", f'write "{path}"')
-        elif inner and inner[1] in model_keys(model_at(line.path)):
+        elif inner and (inner[1] in model_keys(model_at(line.path)) or (line.key in SECTIONS and len(line.path) == 1)):
             below = next((other for other in source.lines if other.path[:-1] == line.path and other.key), None)
             start = line.key_start + len(line.key) + 1
-            closing = "" if line.value[-1] == "}" and "{" not in line.value else "}"
+            closing = {":": " }", "}": ""}.get(line.value[-1], "}") if "{" not in line.value else "}"
             written = f" {{{line.value}{closing}"
             help_ = f'write "{line.key}: {{{line.value[:60]}{closing}"'
             if below is not None:
