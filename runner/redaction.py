@@ -18,7 +18,7 @@ _BEFORE_PASSWORD = re.compile(r":/{1,2}[^\s:@/]*:")
 _BEFORE_CUT_PASSWORD = re.compile(r"://[^\s:@/\[]*:(?!\d{1,5}(?![\w%])|\$\{|\*\*\*)(?=.)")
 """The same for a URL whose end was cut off; what follows is neither a port nor a variable."""
 
-PASSWORD_KEY = re.compile(r"""\bpassword["']?(?:\s*:\s+|=)("[^"]*"|'[^']*'|(?!\$\{)[^\s,}"'#][^\s,}]*)""")
+PASSWORD_KEY = re.compile(r"""\bpassword["']?(?:\s*:\s+(?:!\S*\s+)?|=)("[^"]*"|'[^']*'|(?!\$\{)[^\s,}"'#][^\s,}]*)""")
 """The value of a key `password` in YAML, unless it comes from a variable."""
 
 _VARIABLE = re.compile(r"\$\{\w+\}")

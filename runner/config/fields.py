@@ -151,15 +151,17 @@ def _no_duration(value: object, low: float, high: float) -> PydanticCustomError:
     from runner.config import guesses  # only for pipelines with mistakes
     from runner.config.foreign_words import readings_of_number
 
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        readings = readings_of_number(value) if value else []
+    is_written = isinstance(value, str) and not isinstance(value, Interpolated)
+    number = int(str(value)) if is_written and re.fullmatch(r"[1-9]\d{0,11}", str(value)) else value
+    if isinstance(number, int | float) and not isinstance(number, bool):
+        readings = readings_of_number(number) if number else []
         fitting = [" ".join(reading).rstrip() for reading in readings if low <= parse_duration(reading[0]) <= high]
         if readings and not fitting:
             return _out_of_range(value, parse_duration(readings[0][0]), low, high)
         help_ = f"write its unit: {', '.join(fitting)}" if fitting else "write it as in 30s"
         help_ += ", or remove the key" if value == 0 else ""
         return spec_error("bad-duration", f"must be a duration with a unit, not {describe(value)}", help_)
-    meant = guesses.duration(value) if isinstance(value, str) and not isinstance(value, Interpolated) else ""
+    meant = guesses.duration(str(value)) if is_written else ""
     if meant and not low <= parse_duration(meant) <= high:
         return _out_of_range(value, parse_duration(meant), low, high)
     examples = [text for text in ("250ms", "1s", "5m", "1h", "2d") if low <= parse_duration(text) <= high]
@@ -168,7 +170,10 @@ def _no_duration(value: object, low: float, high: float) -> PydanticCustomError:
         help_ = f'write "{meant}"'
     elif isinstance(value, list):
         help_ = "write one duration: there are no lists of them"
-    elif isinstance(value, str) and not isinstance(value, Interpolated) and _LONG_UNIT.fullmatch(value.strip()):
+    elif is_written and re.fullmatch(r"\d{1,2}:[0-5]\d", str(value)):
+        shorter, longer = guesses.duration(f"0:{value:0>5}"), guesses.duration(f"{value}:00")
+        help_ = f'write "{shorter}" for minutes and seconds, or "{longer}" for hours and minutes'
+    elif is_written and _LONG_UNIT.fullmatch(str(value).strip()):
         help_ = f"a year or a month is no unit: write days, as in 30d, at most {format_duration(high)}"
     return spec_error("bad-duration", f"must be a duration, not {describe(value)}", help_, replacement=meant)
 

@@ -210,6 +210,10 @@ class UnknownKeys:
             return ForeignWord("", "!", 'write "from: {value}" in the subscriber, in place of "queue:"'), "", ""
         word, concept = self._inner(path, key, model, value, parent) or foreign_word(place, key, value, siblings), None
         free = [name for name in model_keys(model) if name not in parent]
+        inner = {*value} if isinstance(value, dict) and word is not None else ()
+        meant = next((name for name in free if inner and inner <= {*model_keys(model_below(model, (name,)))}), None)
+        if meant and meant[:4] == key[:4]:  # another form of the same key, as `retries`, with the keys of its map
+            return None, "", meant
         if word is None and (meant := typo_of(normal(key), free, missing)):
             return None, "", meant
         elsewhere = self._place_of(path, key, model)
@@ -288,6 +292,9 @@ class UnknownKeys:
     ) -> ForeignWord | None:
         """Return the meaning of a key that belongs in a map beside it, as `delay` in `to: {name: done, delay: 2h}`."""
         below = _below(key, model, parent) if not isinstance(value, dict | list) else []
+        beside = [found.target for at, found in self._found.items() if at[:-1] == path[:-1]]
+        wanted = {str(target[len(path) - 1]) for target in beside if len(target) > len(path)}
+        below = [name for name in below if name in wanted and key not in (parent.get(name) or ())] or below
         if len(below) != 1 or below[0] not in parent or self._root is not PipelineSpec or model is PipelineSpec:
             return None
         other = parent[below[0]]

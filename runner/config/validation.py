@@ -287,6 +287,14 @@ def _number_help(path: KeyPath, document: Document) -> str:
 
 def _single(path: KeyPath, value: object, message: str) -> str:
     """Return the help for a list of one in place of its item, "" for others. Secrets are not shown."""
+    if (
+        isinstance(value, list)
+        and len(value) > 1
+        and isinstance(path[-1], int)
+        and message.startswith("must be a name")
+    ):
+        names = [item for item in value if isinstance(item, str) and re.match(r"\w", item)]
+        return f"write {' and '.join(f'`- {item}`' for item in names)}, each on a line of its own" if names else ""
     if not isinstance(value, list) or len(value) != 1 or " a map" in message or not message.endswith("not a list"):
         return ""
     is_shown = isinstance(path[-1], str) and not isinstance(value[0], Interpolated | dict | list)
