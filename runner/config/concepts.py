@@ -107,7 +107,8 @@ def meaning(place: str, key: str, value: object, free: Collection[str]) -> Meani
     found = sorted(_matches(place, parts), key=lambda match: match.rank)
     found = [match for match in found if match.option.home != place or match.option.key in (*free, "-")]
     for match in found:
-        if match.option.key == "-" or _takes(match.option, value):
+        is_off = value is False and match.option.how.startswith(":")
+        if match.option.key == "-" or is_off or _takes(match.option, value):
             return Meaning(_word(match.option, place, value), "" if match.is_certain else match.option.text)
     certain = found[0] if found and found[0].is_certain else None
     return Meaning(_word(certain.option, place, value), "") if certain is not None else None
@@ -177,7 +178,10 @@ def _model(home: str) -> type[SpecModel]:
 
 def _takes(option: _Option, value: object) -> bool:
     model = _model(option.home)
-    return bool(proposals(model, option.key, value, option.how)) or refusal(model, option.key, value) is None
+    if isinstance(value, dict) and option.key in ("from", "to"):
+        return False  # a map of another tool, whose keys are not ours
+    found = proposals(model, option.key, value, option.how)
+    return any(item.text for item in found) or refusal(model, option.key, value) is None
 
 
 def _word(option: _Option, place: str, value: object) -> ForeignWord:
@@ -190,7 +194,7 @@ def _word(option: _Option, place: str, value: object) -> ForeignWord:
     if place in (home, _PARENTS.get(home)):
         return ForeignWord(key if home == place else f"{home}.{key}", how, remark)
     shown = []
-    for item in proposals(_model(home), key, value, how):
+    for item in proposals(_model(home), key, value, how) if _takes(option, value) else ():
         pair = f"{key}: {mask_passwords(item.text or written(value))}"
         pair = f"{home}: {{{pair}}}" if home in _PARENTS else pair
         pair = f"to: {{name: {{to|NAME}}, {pair}}}" if (home, place) == ("target", "producer") else pair

@@ -11,7 +11,7 @@ from runner.config.concepts import meaning
 from runner.config.document import Document, Interpolated, KeyPath, MappingNode, Node, ScalarNode, value_at
 from runner.config.foreign_words import ForeignWord, foreign_word, has_parts, normal, section_of, unit_of
 from runner.config.guesses import duration
-from runner.config.messages import abbreviated, error_message, quoted, typo_of
+from runner.config.messages import abbreviated, error_message, is_one_slip, quoted, typo_of
 from runner.config.models import model_at, model_below
 from runner.config.proposals import (
     Proposal,
@@ -214,12 +214,13 @@ class UnknownKeys:
         meant = next((name for name in free if inner and inner <= {*model_keys(model_below(model, (name,)))}), None)
         if meant and meant[:4] == key[:4]:  # another form of the same key, as `retries`, with the keys of its map
             return None, "", meant
-        if word is None and (meant := typo_of(normal(key), free, missing)):
-            return None, "", meant
         elsewhere = self._place_of(path, key, model)
         if word is None and self._root is PipelineSpec and (not elsewhere or " or " not in elsewhere):
             concept = meaning(place, key, value, free)
         is_known = word is not None or (concept is not None and not concept.what)
+        typo = typo_of(normal(key), free, missing) if word is None else None
+        if typo and (not is_known or _is_form_of(key, typo)):
+            return None, "", typo
         if not is_known and (meant := _meant(key, model, free)):
             return None, "", meant
         word = self._meaning(path, word, value, only, missing)
@@ -528,6 +529,12 @@ def _meant(key: str, model: type[SpecModel], free: list[str]) -> str | None:
     bare = re.sub(r"^(?:worker|consumer|default|task|handler|subscriber|producer|queue)[_-]", "", key)
     key = normal(key)  # `idleTimeout` has a word more than `timeout`
     return bare if bare in free else abbreviated(key, free) or typo_of(key, model_keys(model))
+
+
+def _is_form_of(key: str, other: str) -> bool:
+    """Whether a key has the letters of another one, its plural, or one slip of the keyboard."""
+    letters, others = (re.sub(r"[^a-z0-9]", "", word.lower()) for word in (key, other))
+    return letters in (others, f"{others}s", f"{others}es") or is_one_slip(letters, others)
 
 
 def missing_at(missing: Collection[KeyPath], path: KeyPath) -> list[str]:

@@ -13,6 +13,7 @@ from runner.config.validation import validate
 from runner.config.yaml_parser import parse_yaml
 from runner.operations.fixes import fixed_text
 from runner.tables import read_table
+from tests.unit.config.test_foreign_words import pipeline, refused
 
 PLACES = {
     "subscriber": "subscribers: {{ship: {{from: orders, handler: app:ship, {}}}}}\n",
@@ -161,3 +162,16 @@ def test_the_option_that_is_meant(place: str, key: str, value: object, meant: st
     free = ["concurrency", "prefetch", "timeout", "order_by", "rate", "delay", "max_delay", "attempts", "message_ttl"]
     found = meaning(place, key, value, [*free, "overflow", "dead_letter", "every", "to"])
     assert (found and found.word.key) == meant
+
+
+@pytest.mark.parametrize("value", ["5", "false", "[1, 5]", "{limit: 10, x: y}"])
+@pytest.mark.parametrize("place", ["queue", "subscriber", "producer"])
+def test_the_language_takes_what_the_help_for_a_key_says_to_write(place: str, value: str) -> None:
+    """For a key of the first word of each concept that a set of concepts has."""
+    rows = read_table("runner.config", "concepts.txt", 5)
+    first = {row[1]: row[3].split()[0] for row in reversed(rows) if row[0] == "="}
+    sets = dict.fromkeys(words for row in rows if row[0] != "=" for words in row[3].split(", "))
+    keys = ["_".join(first[concept] for concept in words.split()) for words in sets]
+    document, problems = parse_yaml(pipeline(place, keys, value))
+    found = [*problems, *validate(document)[1]]
+    assert [problem.help for problem in found if problem.code == "unknown-key" and refused(problem.help)] == []
