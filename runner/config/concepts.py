@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from functools import cache
 from typing import Final, NamedTuple
@@ -62,7 +63,9 @@ _UNITS: Final = {
     **{f"{name}bytes": f"unit {name[0]}B" for name in ("mega", "giga")},
 }
 _ITEMS: Final = ("subscriber", "producer", "queue")
-_RETRIES: Final = frozenset(("retry", "retries", "redelivery", "redeliveries"))
+_RETRIES: Final = re.compile(r"(?:retry|retries|redelivery|redeliveries)_(?:attempt|tries)")
+_FAR: Final = 2
+"""The distance of an option that stands neither in the place of a key nor in a map below it."""
 
 
 class Meaning(NamedTuple):
@@ -104,14 +107,30 @@ def _tables() -> tuple[dict[str, frozenset[str]], list[_Option]]:
 def meaning(place: str, key: str, value: object, free: Collection[str]) -> Meaning | None:
     """Return what a key of a place may mean, None if that is unknown. `free` are the keys that the map lacks."""
     parts = [part for part in normal(key).split("_") if part]
+    if isinstance(value, dict) and (home := _home(place, parts)) in free:
+        return Meaning(ForeignWord(home, "=", ""), "")
     found = sorted(_matches(place, parts), key=lambda match: match.rank)
     found = [match for match in found if match.option.home != place or match.option.key in (*free, "-")]
     for match in found:
         is_off = value is False and match.option.how.startswith(":")
         if match.option.key == "-" or is_off or _takes(match.option, value):
             return Meaning(_word(match.option, place, value), "" if match.is_certain else match.option.text)
-    certain = found[0] if found and found[0].is_certain else None
+    certain = found[0] if found and found[0].is_certain and found[0].rank[-1] < _FAR else None
     return Meaning(_word(certain.option, place, value), "") if certain is not None else None
+
+
+def _home(place: str, parts: list[str]) -> str:
+    """Return the map below a place that a key means by its words alone, such as `batch` for `batching`, or ""."""
+    tokens = [token for part in parts for token in _concepts_of(part)]
+    homes = (home for home, parent in _PARENTS.items() if parent == place)
+    return next(
+        (
+            home
+            for home in homes
+            if any(_OWN[home] in token for token in tokens) and all({_OWN[home], "-"} & token for token in tokens)
+        ),
+        "",
+    )
 
 
 def _concepts_of(part: str) -> Iterator[frozenset[str]]:
@@ -151,8 +170,10 @@ def _matches(place: str, parts: list[str]) -> Iterator[_Match]:
                 continue
             rest = sum(not token & (wanted | {_OWN[place], _OWN[option.home]} | _NEUTRAL) for token in tokens)
             is_certain = rest == 0 or option.key == "-"
+            distance = 0 if is_here else 1 if place in (_PARENTS.get(option.home), _NEAR.get(option.home)) else _FAR
+            if distance == _FAR and not (is_certain and _is_way(option.home, place)):
+                continue
             if is_certain or (option.text and rest <= len(wanted & own) and said & strong - _NEUTRAL):
-                distance = 0 if is_here else 1 if place in (_PARENTS.get(option.home), _NEAR.get(option.home)) else 2
                 how = _how(option.how, unit, parts)
                 yield _Match(
                     (-len(wanted & own - _NEUTRAL), -len(wanted & own), rest, distance),
@@ -161,13 +182,20 @@ def _matches(place: str, parts: list[str]) -> Iterator[_Match]:
                 )
 
 
+def _is_way(home: str, place: str) -> bool:
+    """Whether a help may send a key from its place to the home of another option."""
+    parent = home if _PARENTS.get(home) == "pipeline" else _PARENTS.get(home, home)
+    is_top = parent in ("logging", "telemetry", "shutdown", "broker")
+    return is_top or (parent, place) in _ROUTES or (place == "pipeline" and parent in _ITEMS)
+
+
 def _how(how: str, unit: str, parts: list[str]) -> str:
     """Return how a value is converted, by the unit and the words in its key."""
     if how == "rate":
         return (
             f"unit /{unit.removeprefix('unit ')[0]}" if unit else "unit /s" if {"rps", "qps", "tps"} & {*parts} else how
         )
-    if how == "tries" and _RETRIES & {*parts}:
+    if how == "tries" and _RETRIES.search("_".join(parts)):
         return "retries"
     return unit or {"time": "?", "size": "bytes"}[how] if how in ("time", "size") else how
 
@@ -178,6 +206,8 @@ def _model(home: str) -> type[SpecModel]:
 
 def _takes(option: _Option, value: object) -> bool:
     model = _model(option.home)
+    if option.how.startswith(":") and not isinstance(value, bool):
+        return False
     if isinstance(value, dict) and option.key in ("from", "to"):
         return False  # a map of another tool, whose keys are not ours
     found = proposals(model, option.key, value, option.how)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from runner.tables import read_table
 
 _PREFIX = re.compile(
-    r"^(?:max|num|number_of|worker|consumer|listener|default|global|task|job|message|handler|subscriber|my"
+    r"^(?:is|max|num|number_of|worker|consumer|listener|default|global|task|job|message|handler|subscriber|my"
     r"|rabbitmq|rabbit|amqp|celery|kafka|broker)_"
 )
 _SUFFIX = re.compile(r"_(?:name|config|configuration|options|settings|policy|value|spec)$")
