@@ -60,7 +60,8 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         ("up pipeline.yaml -e KEY=abc", "write the variable before the command: KEY=abc runner up pipeline.yaml"),
         (
             "dead drop pipeline.yaml",
-            "write: runner dead drop pipeline.yaml --all --yes (all of them; --id, --error and other filters choose some)",
+            "write: runner dead drop pipeline.yaml --all --yes "
+            "(all of them; --id, --error and other filters choose some)",
         ),
         (
             "dead drop pipeline.yaml --all",
