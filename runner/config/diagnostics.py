@@ -155,13 +155,15 @@ def _block(problem: Problem, files: _Files, paint: Paint) -> str:
         lines.append(f"{paint(str(problem.line), _BLUE)} {bar} {shown}")
         lines.append(f"{margin} {bar} {paint(carets, colour)}")
     if problem.help:
-        lines.append(f"{margin} {paint('= help:', _CYAN)} {escape(problem.help)}")
+        first, *more = problem.help.split("\n")
+        lines.append(f"{margin} {paint('= help:', _CYAN)} {escape(first)}")
+        lines += [f"{margin}   {escape(line)}" for line in more]
     return "\n".join(lines) + "\n"
 
 
 def _concise(problem: Problem) -> str:
     where = f"{_location(problem)}: " if problem.file else ""
-    help_ = f"; {escape(problem.help)}" if problem.help else ""
+    help_ = f"; {escape(problem.help.splitlines()[0])}" if problem.help else ""
     return f"{where}{problem.severity}[{problem.code}] {_subject(problem)}{help_}"
 
 
@@ -175,7 +177,8 @@ def _github(problem: Problem) -> str:
     given = ",".join(f"{key}={_github_property(str(value))}" for key, value in properties.items() if value)
     help_ = f"; {problem.help}" if problem.help else ""
     where = f"{_location(problem)}: " if is_option else ""
-    return f"::{problem.severity} {given}::{_github_text(where + _subject(problem) + escape(help_))}"
+    shown = "\n".join(map(escape, help_.split("\n")))
+    return f"::{problem.severity} {given}::{_github_text(where + _subject(problem) + shown)}"
 
 
 def _github_text(text: str) -> str:

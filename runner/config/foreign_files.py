@@ -5,20 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import Final, NamedTuple
 
+from runner.config.foreign_pipelines import pipeline_for
 from runner.config.positions import Lines
 from runner.errors import Problem
 
 
 class Tool(NamedTuple):
-    """A kind of file: its name, a pattern for each thing that it has, and what to do with it."""
+    """A kind of file: its name, a pattern for each thing that it has, what to do, and where it has its values."""
 
     name: str
     patterns: list[str]
     help: str
+    rows: list[str]
 
 
+_UNKNOWN: Final = {
+    "module:": "`module:` stands for the module with your functions",
+    "***": "*** stands for your password",
+}
+"""What the pipeline for a file has in place of what is not in the file, or secret."""
 _OURS: Final = re.compile(r"^[\"']?(?:queues|subscribers|producers|events)[\"']?\s*[:：]", re.MULTILINE)
 
 
@@ -26,8 +34,9 @@ def tools() -> Iterator[Tool]:
     """Yield the entries of the data file."""
     for entry in files("runner.config").joinpath("foreign_files.txt").read_text("utf-8").split("\n\n")[1:]:
         name, *lines = entry.splitlines()
-        patterns = [_pattern(line.strip()) for line in lines if not line.startswith("  >")]
-        yield Tool(name, patterns, " ".join(line[4:] for line in lines if line.startswith("  >")))
+        patterns = [_pattern(line.strip()) for line in lines if not line.startswith(("  >", "  ="))]
+        rows = [line[4:] for line in lines if line.startswith("  =")]
+        yield Tool(name, patterns, " ".join(line[4:] for line in lines if line.startswith("  >")), rows)
 
 
 def _pattern(line: str) -> str:
@@ -37,8 +46,12 @@ def _pattern(line: str) -> str:
     return line if keys == line else rf"(?:^[\"']?|[{{,]\s*\")(?:{names})[\"']?\s*:"
 
 
-def foreign_file(lines: Lines) -> Problem | None:
-    """Return the problem of a file of another tool, None for a file with a section of a pipeline at the top level."""
+def foreign_file(lines: Lines, folder: Path = Path()) -> Problem | None:
+    """Return the problem of a file of another tool, None for a file with a section of a pipeline at the top level.
+
+    Its help has lines: the first one is what the parts of such a file become, the others are the pipeline for this one.
+    `folder` has the modules of handlers.
+    """
     text = lines.text.replace("\r\n", "\n")
     if _OURS.search(text):
         return None
@@ -49,5 +62,9 @@ def foreign_file(lines: Lines) -> Problem | None:
             start = lines.index((number, 1))
             span = lines.span(start, start + len(found[0][0].strip().rstrip(":")))
             message = f"this looks like {tool.name}, not a pipeline"
-            return span.problem("foreign-file", message, tool.help)
+            pipeline = pipeline_for(tool.rows, text, folder) if tool.rows else ""
+            notes = ", ".join(note for mark, note in _UNKNOWN.items() if mark in pipeline)
+            introduction = f"write this pipeline for it{f' ({notes})' if notes else ''}:"
+            help_ = f"{tool.help}\n{introduction}\n{pipeline}" if pipeline else tool.help
+            return span.problem("foreign-file", message, help_)
     return None

@@ -159,7 +159,7 @@ def mend_slips(loaded: PipelineFile, problems: Sequence[Problem] = ()) -> Pipeli
         return loaded
     from runner.config.foreign_files import foreign_file  # only for files with mistakes
 
-    if (foreign := foreign_file(loaded.texts[loaded.path])) is not None:
+    if (foreign := foreign_file(loaded.texts[loaded.path], loaded.path.parent)) is not None:
         found = in_files([foreign], [loaded.path])
         return PipelineFile(loaded.path, loaded.name, None, found, files=loaded.files)
     for _ in range(_MAX_ROUNDS):

@@ -50,7 +50,7 @@ def document_data(document: Document) -> dict[str, Any]:
 
 
 def _validate_data(document: Document, data: dict[str, Any]) -> tuple[PipelineSpec | None, list[Problem]]:
-    return validate_as(PipelineSpec, document, data, _default_errors(data.get("defaults")))
+    return validate_as(PipelineSpec, document, data, default_errors(data.get("defaults")))
 
 
 def validate_as(
@@ -79,7 +79,7 @@ def _without_unknown_keys(
         if not found:
             break
         known.settle(found, {error.path for error in errors if error.type == _MISSING})
-        errors = [*_default_errors(data.get("defaults"))] if root is PipelineSpec else []
+        errors = [*default_errors(data.get("defaults"))] if root is PipelineSpec else []
         try:
             root.model_validate(data)
         except ValidationError as error:
@@ -104,7 +104,7 @@ def _errors(error: ValidationError, prefix: KeyPath = ()) -> list[_Error]:
     ]
 
 
-def _default_errors(defaults: object) -> Iterator[_Error]:
+def default_errors(defaults: object) -> Iterator[_Error]:
     """Yield errors in the defaults themselves, without those that depend on the options of an item."""
     for kind, model in ITEM_MODELS.items():
         options = defaults.get(kind) if isinstance(defaults, dict) else None
