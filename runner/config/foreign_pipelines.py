@@ -60,7 +60,11 @@ def pipeline_for(rows: Sequence[str], text: str, folder: Path) -> str:
         completed = _completed(_converted(found), folder)
         pipeline = _shown(completed)
         document, problems = parse_yaml(pipeline)
-        if not problems and not validate(document)[1] and {*completed} & {"broker", "defaults", *_ITEMS}:
+        if (
+            not problems
+            and not validate(document)[1]
+            and any(completed.get(key) for key in ("broker", "defaults", *_ITEMS))
+        ):
             return mask_passwords(pipeline)
     return ""
 
@@ -331,13 +335,16 @@ def _converted(found: dict[str, Any]) -> dict[str, Any]:
 
 def _completed(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return a draft with the names that it needs, and without what the language refuses."""
+    for section in _ITEMS:
+        items = data.get(section)
+        data[section] = {name: item or {} for name, item in items.items()} if isinstance(items, dict) else {}
     broker = data.get("broker")
     if isinstance(broker, dict) and (host := broker.get("host")):
         is_guest = broker.get("user", "guest") == "guest" and re.match(_LOCAL, str(host))
         login = {} if is_guest else {"user": broker.get("user", "user"), "password": "***"}
         data["broker"] = {**{key: value for key, value in broker.items() if key not in ("user", "password")}, **login}
     for section in ("subscribers", "producers"):
-        for name, item in (data.get(section) or {}).items():
+        for name, item in data[section].items():
             _complete(item, name, section, folder)
     _declare(data)
     for _ in range(_MAX_PASSES):
@@ -366,19 +373,17 @@ def _complete(item: dict[str, Any], name: str, section: str, folder: Path) -> No
 
 def _declare(data: dict[str, Any]) -> None:
     """Add the queues and exchanges that are named and not declared. Other programs read what no subscriber reads."""
-    items = [item for section in _ITEMS for item in (data.get(section) or {}).values() if isinstance(item, dict)]
+    data |= {section: data.get(section) or {} for section in _ITEMS}
+    items = [item for section in _ITEMS for item in data[section].values() if isinstance(item, dict)]
     names = [item.get(key) for item in items for key in ("from", "to", "dead_letter")]
     binds = [bind for item in items for bind in _listed(item.get("bind")) if isinstance(bind, dict)]
     exchanges = [item.get("exchange") for item in (*items, *binds)]
     for section, found in (("queues", names), ("exchanges", exchanges)):
-        new: dict[str, Any] = {
-            name: {} for name in found if isinstance(name, str) and name not in (data.get("events") or {})
-        }
-        if new:
-            data[section] = {**new, **(data.get(section) or {})}
+        new = [name for name in found if isinstance(name, str) and name not in data["events"]]
+        data[section] = {**{name: {} for name in new}, **data[section]}
     read = {str(item.get("from")) for item in items}
     for section, key in (("queues", "unread"), ("events", "unheard")):
-        for name, item in (data.get(section) or {}).items():
+        for name, item in data[section].items():
             if isinstance(item, dict) and name in names and name not in read:
                 item.setdefault(key, "ignore")
 
