@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from runner.config.foreign_pipelines import pipeline_for
 from runner.config.positions import Lines
 from runner.errors import Problem
+from runner.redaction import mask_passwords
 
 
 class Tool(NamedTuple):
@@ -27,6 +28,9 @@ _UNKNOWN: Final = {
     "***": "*** stands for your password",
 }
 """What the pipeline for a file has in place of what is not in the file, or secret."""
+_FENCED: Final = re.compile(r"^```ya?ml\s*\n((?:(?!```).*\n)+)```\s*$", re.MULTILINE)
+_PROSE: Final = re.compile(r"^(?!#)\S.*$", re.MULTILINE)
+"""A line of a text that is no heading, which YAML reads as a comment."""
 _OURS: Final = re.compile(r"^[\"']?(?:queues|subscribers|producers|events)[\"']?\s*[:：]", re.MULTILINE)
 
 
@@ -53,6 +57,10 @@ def foreign_file(lines: Lines, folder: Path = Path()) -> Problem | None:
     `folder` has the modules of handlers.
     """
     text = lines.text.replace("\r\n", "\n")
+    if (fenced := _FENCED.search(text)) and _PROSE.search(_FENCED.sub("", text)):
+        pipeline = mask_passwords(fenced[1].rstrip())
+        help_ = f"a pipeline is a *.yaml file of its own: write only what stands between the fences:\n{pipeline}"
+        return lines.span(0, 1).problem("foreign-file", "this looks like a Markdown text, not a pipeline", help_)
     if _OURS.search(text):
         return None
     for tool in tools():

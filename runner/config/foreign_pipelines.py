@@ -126,7 +126,8 @@ def _constant(node: ast.expr) -> Any:
 def _blocks(text: str) -> Any:
     """Return the blocks in braces of Logstash and Terraform, by the words before each."""
     stack: list[dict[str, Any]] = [{}]
-    for line in re.sub(r"(?<=[{}])(?=[^\n])", "\n", text).splitlines():
+    apart = re.sub(r'"[^"\n]*"|[{}]', lambda match: {"{": "{\n", "}": "\n}\n"}.get(match[0], match[0]), text)
+    for line in apart.splitlines():
         if opened := re.fullmatch(r"\s*([^=#]*?)\s*=?\s*\{", line):
             inner = stack[-1]
             for word in re.findall(r"[\w.-]+", opened[1]):
@@ -134,7 +135,7 @@ def _blocks(text: str) -> Any:
             stack.append(inner)
         elif line.strip().startswith("}") and len(stack) > 1:
             stack.pop()
-        elif (pair := re.fullmatch(r"\s*([\w-]+)\s*=>?\s*(.*?)\s*[}]?\s*", line)) and len(stack) > 1:
+        elif (pair := re.fullmatch(r'\s*"?([\w-]+)"?\s*(?:=>?|:)\s*(.*?),?\s*', line)) and len(stack) > 1:
             stack[-1][pair[1]] = value_of(pair[2])
     return stack[0]
 
@@ -167,7 +168,7 @@ def _ini(text: str) -> Any:
 def _matches(data: Any, path: Sequence[str], name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each value at a path with the name of its item. `*` is each item; a list on the way stands for its items.
 
-    In a list of `{name: …, value: …}`, the name is a key.
+    In a list of `{name: …, value: …}`, and of `NAME=value`, the name is a key.
     """
     if not path:
         yield name, data
@@ -176,12 +177,13 @@ def _matches(data: Any, path: Sequence[str], name: str = "") -> Iterator[tuple[s
         pairs = {
             str(item["name"]): item["value"] for item in data if isinstance(item, dict) and {*item} >= {"name", "value"}
         }
+        pairs |= {item.partition("=")[0]: item.partition("=")[2] for item in data if isinstance(item, str)}
         for item in [pairs] if pairs else data:
             yield from _matches(item, path, name)
     items = data.items() if isinstance(data, dict) else enumerate(data, 1) if isinstance(data, list) else ()
     for key, value in items:
         if any(word == str(key) or fnmatchcase(normal(str(key)), word) for word in path[0].split("|")):
-            yield from _matches(value, path[1:], str(key) if path[0] == "*" else name or str(key))
+            yield from _matches(value, path[1:], str(key) if "*" in path[0] else name or str(key))
 
 
 def _add(found: dict[str, Any], row: str, data: Any) -> None:
@@ -321,6 +323,14 @@ def _schedule(value: Any) -> dict[str, Any]:
         return {"every": f"{value:g}s"}
     if isinstance(value, list) and value and not isinstance(value[0], dict):
         return _schedule(value[0])
+    if isinstance(value, dict):
+        inner = [*value.values()]
+        if len(inner) == 1 and isinstance(inner[0], dict):  # `{crontab: {hour: 3}}`
+            return _schedule(inner[0])
+        if units := guesses.duration(
+            " ".join(f"{number} {unit}" for unit, number in value.items() if unit[-1:] == "s")
+        ):
+            return {"every": units}
     cron = guesses.cron_of(value) or (value if isinstance(value, str) and not guesses.duration(value) else "")
     return {"cron": cron} if cron else {"every": value}
 

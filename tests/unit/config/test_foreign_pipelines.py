@@ -106,6 +106,31 @@ spec:
   filter: {attributes: {type: order.placed}}
   delivery: {retry: 5, backoffPolicy: exponential, backoffDelay: PT2S}
 """
+CELERY_IN_CAPITALS = """\
+CELERY_BROKER_URL: amqp://localhost
+CELERY_BEAT_SCHEDULE:
+  nightly: {task: app.report, schedule: {crontab: {hour: 3, minute: 0}}}
+  clean: {task: app.clean, schedule: {minutes: 5}}
+"""
+TERRAFORM = """\
+resource "rabbitmq_queue" "orders" {
+  name = "orders"
+  settings {
+    durable   = true
+    arguments = { "x-message-ttl" : 60000 }
+  }
+}
+"""
+COMPOSE = """\
+services:
+  worker: {image: shop, environment: ["RABBITMQ_URL=amqp://shop:S3CR3T@rabbitmq:5672/"]}
+"""
+STATES = """\
+StartAt: Ship
+States:
+  Ship: {Type: Task, Next: Bill, Retry: [{MaxAttempts: 2, IntervalSeconds: 5}]}
+  Bill: {Type: Task, End: true}
+"""
 CRONTAB = "# nightly\n30 3 * * 1-5 /usr/bin/python /srv/app.py report\n"
 
 
@@ -189,6 +214,16 @@ CRONTAB = "# nightly\n30 3 * * 1-5 /usr/bin/python /srv/app.py report\n"
             ],
         ),
         (KNATIVE, ["retry: {attempts: 6, backoff: exponential, delay: 2s}"]),
+        (
+            CELERY_IN_CAPITALS,
+            [
+                "  nightly: {handler: app:report, cron: 0 3 * * *, to: nightly}",
+                "  clean: {handler: app:clean, every: 5m, to: clean}",
+            ],
+        ),
+        (TERRAFORM, ["  orders: {durable: true, message_ttl: 60s}"]),
+        (COMPOSE, ["broker: amqp://shop:***@rabbitmq:5672/"]),
+        (STATES, ["  Ship: {from: Ship, to: Bill, retry: {attempts: 3, delay: 5s}, handler: module:Ship}"]),
         (CRONTAB, ["  report: {handler: module:report, cron: 30 3 * * 1-5, to: report}"]),
     ],
 )
@@ -231,6 +266,15 @@ def test_functions_are_looked_for_beside_the_file(tmp_path: Path) -> None:
 def test_a_file_of_which_nothing_is_known_has_no_pipeline(text: str) -> None:
     found = foreign_files.foreign_file(Lines(text))
     assert found is None or "\n" not in found.help or "version: 1" in found.help
+
+
+def test_a_text_with_a_pipeline_between_fences_is_one_problem() -> None:
+    text = "# Shop\n\nOur pipeline:\n\n```yaml\nversion: 1\nqueues: {orders: }\n```\n\nAnd more.\n"
+    found = foreign_files.foreign_file(Lines(text))
+    assert found is not None
+    assert found.message == "this looks like a Markdown text, not a pipeline"
+    assert found.help.endswith("between the fences:\nversion: 1\nqueues: {orders: }")
+    assert foreign_files.foreign_file(Lines("# Shop\n```yaml\nversion: 1\nqueues: {orders: }\n```\n")) is None
 
 
 def test_a_help_of_several_lines_keeps_them(tmp_path: Path) -> None:
