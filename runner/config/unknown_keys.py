@@ -105,9 +105,10 @@ class UnknownKeys:
         if key in (*model_keys(model), *model.reserved) or not isinstance(value, dict) or not value:
             return False
         is_compound = has_parts(place, key, value) and not duration_of(value)
-        is_level = word is None or word.how in ("^", "!") or word.key in ("arguments", "handler", "from")
+        is_level = word is None or word.how in ("^", "!") or word.key in ("arguments", "handler", "from", "url")
         is_known = word is not None and word.how in ("^", "!")
-        if not is_compound and not (is_level and _is_level(place, value, model, is_known=is_known)):
+        is_level = (is_level and _is_level(place, value, model, is_known=is_known)) or _is_all_known(word, value, model)
+        if not is_compound and not is_level:
             return False
         names = {inner: f"{key}.{inner}" if is_compound else inner for inner in value}
         if {*names.values()} & {*parent}:
@@ -518,6 +519,21 @@ def _is_level(place: str, value: Iterable[str], model: type[SpecModel], *, is_kn
         for key, word in words.items()
     )
     return is_ours and sum(key in keys or word is not None for key, word in words.items()) * 2 > len(words)
+
+
+def _is_all_known(word: ForeignWord | None, value: Mapping[str, Any], model: type[SpecModel]) -> bool:
+    """Whether all keys of a map have a meaning in a model, and the word for the map has none for them."""
+    if word is not None and word.key == "with":  # parameters of a handler, if they are not all options
+        return {*value} <= {*model_keys(model)}
+    path = tuple(word.key.split(".")) if word is not None and word.is_rename else ()
+    if (word is not None and len(value) < 2) or any(
+        model_keys(model_below(model, (*path, *end))) for end in ((), (0,)) if path
+    ):
+        return False
+    place, keys = place_of(model), model_keys(model)
+    found = {key: meaning(place, key, inner, keys) for key, inner in value.items() if key not in keys}
+    words = [foreign_word(place, key) or (item and not item.what and item.word) for key, item in found.items()]
+    return (word is None or bool(path)) and all(words) and any(item and item.is_rename for item in words)
 
 
 def _in_quotes(text: str) -> str:

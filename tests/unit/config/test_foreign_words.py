@@ -360,6 +360,32 @@ QUEUE = "version: 1\nqueues:\n  orders: {{{}}}\n"
                 'of "username" and "password", too',
             ],
         ),
+        (
+            QUEUE.format("limits: {max_messages: 100, max_size_mb: 5}"),
+            [
+                'remove "limits:", and move what is below it one level up',
+                'write "max_length: 100"',
+                'write "max_bytes: 5MB"',
+            ],
+        ),
+        (
+            SUBSCRIBER.format("kafka: {group.id: ship, max.poll.records: 10}"),
+            [
+                'remove "kafka:", and move what is below it one level up',
+                "remove it: the processes of one subscriber share the messages; each other subscriber of an event gets "
+                "a copy of its own",
+                'write "prefetch: 10"',
+            ],
+        ),
+        (
+            SUBSCRIBER.format("options: {concurrency: 4, prefetch: 30}"),
+            ['remove "options:", and move what is below it one level up'],
+        ),
+        (SUBSCRIBER.format("options: {concurrency: 4, limit: 30}"), ['write "with:"']),
+        (
+            SUBSCRIBER.format("batching: {max: 10, wait: 5s}"),
+            ['write "batch:"', 'write "size: 10"'],
+        ),
     ],
 )
 def test_what_is_to_be_written_is_said_at_once(text: str, helps: list[str]) -> None:
