@@ -231,10 +231,9 @@ def _unknown_option(context: click.Context, name: str, arguments: list[str]) -> 
         return message, Rewrite([re.sub(rf"^{re.escape(name)}(?=$|=)", near, item) for item in arguments])
     others = [] if _SELECTS & {*own} else _commands_with(name)
     if 0 < len(others) <= _MAX_NAMED:
-        after = (
-            f"; only {' and '.join(f'`runner {other}`' for other in others)} {'has' if others[1:] == [] else 'have'} it"
-        )
-        return message, replace(_left_out(name, arguments), after=after)
+        named = " and ".join(f"`runner {other}`" for other in others)
+        reason = f"; only {named} {'have' if others[1:] else 'has'} it"
+        return message, replace(_left_out(name, arguments), after=reason)
     options = ", ".join(option for option in own if option.startswith("--"))
     leave = "" if _SELECTS & {*own} else "; or leave it out"
     return message, f"write one of: {options}{leave}" if options else str(_left_out(name, arguments))

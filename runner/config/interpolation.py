@@ -27,7 +27,10 @@ from runner.errors import Problem
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)(.*))?", re.DOTALL)
 _OTHER_FORM = re.compile(r"(?:env[.:])?\s*([A-Z_][A-Z0-9_]*)\s*(?:(?::?[-=|]|[:|])(?![+?])\s*([^$}]*[^$}A-Z_][^$}]*))?")
 """`${NAME-default}` of the shell, `${NAME:default}` of Spring, `${env:NAME}` and `${ NAME }`."""
-_TEMPLATE = re.compile(r"\$?\{\{(?P<mustache>.*?)\}\}|<%=?(?P<erb>.*?)%>|\$\((?P<make>[A-Z][A-Z0-9_]*)\)")
+_TEMPLATE = re.compile(
+    r"\$?\{\{(?P<mustache>.*?)\}\}|<%=?(?P<erb>.*?)%>|\$\((?P<make>[A-Z][A-Z0-9_]*)\)"
+    r"|%\((?P<python>\w+)\)s|[#]\{(?P<ruby>[^}]*)\}|(?<!\w)@@?(?P<ant>[A-Z][A-Z0-9_.]*)@@?"
+)
 _WINDOWS_VARIABLE = re.compile(r"%([A-Z_][A-Z0-9_]*)%")
 _PLACEHOLDER = re.compile(r"<[\w -]+>")
 _BARE_VARIABLE = re.compile(r"(?<!\$)\$([A-Za-z_]\w*)")
@@ -218,16 +221,24 @@ class _Pass:
         elif isinstance(node, SequenceNode):
             for index, child in enumerate(node.nodes):
                 self.visit(child, (*path, index))
-        elif isinstance(node.value, str) and any(sign in node.value for sign in ("$", "{{", "<", "%")):
+        elif isinstance(node.value, str) and any(sign in node.value for sign in ("$", "{{", "<", "%", "#{", "@")):
             if not FREE_KEYS & {*path}:
                 self._check_templates(node, node.value, path)
-            if not (node.is_broken and "${{" in node.value):  # one problem for a template with a dollar before it
+            is_template = node.is_broken and "${{" in node.value  # one problem for a template with a dollar before it
+            if not is_template and not any(broken is node for broken, _ in self.broken[-1:]):
                 self._scalar(node, node.value, path)
 
     def _check_templates(self, node: ScalarNode, text: str, path: KeyPath) -> None:
         """Report the variables of other tools: `{{ name }}`, and `$NAME` without braces."""
         if template := _TEMPLATE.search(text):
-            signs = {"mustache": "{{ }}", "erb": "<% %>", "make": "$( )"}[str(template.lastgroup)]
+            signs = {
+                "mustache": "{{ }}",
+                "erb": "<% %>",
+                "make": "$( )",
+                "python": "%( )s",
+                "ruby": "#{ }",
+                "ant": "@ @",
+            }[str(template.lastgroup)]
             message = f"templates with {signs} are not filled in"
             help_ = f'write "{_TEMPLATE.sub(_variable, text)[:80]}" for a variable of the environment'
         elif windows := _WINDOWS_VARIABLE.fullmatch(text):
@@ -237,7 +248,9 @@ class _Pass:
             message, help_ = f"{text} is a placeholder", "write a value of your own in its place"
         elif (bare := _BARE_VARIABLE.search(text)) and "://" not in text:
             message = f'"{bare[0]}" is not replaced: a variable needs braces'
-            help_ = f'write "${{{bare[1]}}}" for the variable, or "${bare[0]}" for a text that starts with a dollar'
+            help_ = f'write "${{{bare[1]}}}" for the variable'
+            if path[0] not in ("producers", "subscribers"):  # whose texts are names, none of which has a dollar
+                help_ += f', or "${bare[0]}" for a text that starts with a dollar'
         else:
             return
         node.is_broken = True

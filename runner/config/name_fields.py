@@ -57,10 +57,18 @@ def name(value: object, *, may_be_pattern: bool = False, may_be_reserved: bool =
         help_ = 'patterns are allowed only in "from" of a subscriber and in "events" and "bind" of a queue'
     if not problem and may_be_pattern and (part := _half_wildcard(value)):
         problem = f'has a "*" or "#" inside the word "{part}"; they stand for whole words'
-        help_ = 'write them between dots, as in "order.*"'
+        help_ = f'write "{_whole_words(value)}"'
     if problem:
         raise spec_error("bad-name", f"the name {quoted(value)} {problem}", help_)
     return str(value)
+
+
+def _whole_words(pattern: str) -> str:
+    """Return the nearest pattern of whole words: `order.#` for `order*` and `order/#`, `order.*` for `order.pl*`."""
+    if "." in pattern and "/" not in pattern and pattern.endswith("*") and pattern[-2:] != "**":
+        return f"{pattern.rpartition('.')[0]}.*"
+    words = filter(None, re.split(r"\.|(#|\*+)", re.sub(r"\*$", "#", pattern.replace("/", "."))))
+    return re.sub(r"[*]{2,}|(#\.)+(?=#)|[*]+\.(?=#)", "#", ".".join(words)).replace("##", "#")
 
 
 def _half_wildcard(pattern: str) -> str:

@@ -34,8 +34,9 @@ def _file(value: object) -> str:
 def _http(value: object) -> str:
     path = text(value)
     if not path.startswith("/"):
-        is_plain = re.fullmatch(r"[\w/-]+", path) and not isinstance(value, Interpolated)
-        help_ = f'write "/{path}"' if is_plain else "write it as in /orders"
+        url = re.fullmatch(r"(?:[A-Z]+ +|https?://[^/\s]+|[\w.-]*:\d+)(/\S*)", path)
+        plain = url[1] if url else f"/{path}" if re.fullmatch(r"[\w/-]+", path) else ""
+        help_ = f'write "{plain}"' if plain and not isinstance(value, Interpolated) else "write it as in /orders"
         raise spec_error("bad-http-path", f"must start with a slash, not {quoted(value)}", help_)
     if "?" in path or "#" in path:
         raise spec_error("bad-http-path", f"{quoted(value)} has a query or fragment in it", "write only the path")
@@ -155,7 +156,7 @@ def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
                 message = f'"once" is for producers that end, and this one has "{key}"'
                 yield Conflict(("once",), message, f'remove it, or "{key}"')
     if producer.timezone is not None and producer.cron is None:
-        help_ = 'add "cron", or remove it'
+        help_ = 'add "cron", or remove it' if producer.handler is not None else f'remove it: "{source}" runs at no time'
         if producer.every is not None:
             line = "0 0 * * *" if producer.every == DAY_S else "MINUTE HOUR * * *"
             help_ = f'write `cron: "{line}"` in place of "every", or remove "timezone": "every" does not depend on it'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
@@ -30,6 +31,8 @@ _NICKNAMES: Final = {
     "@hourly": "0 * * * *",
 }
 _EXAMPLE: Final = 'minute, hour, day of the month, month, day of the week, as in "0 6 * * mon-fri"'
+_WITH_ZONE: Final = re.compile(r"(?:CRON_TZ=|TZ=)(\S+)\s+(.*)|(\S+(?:\s+\S+){4})\s+([A-Z]\w+/\w+|UTC)")
+_STEP: Final = re.compile(r"\*/([1-9]\d*)(?: \*){4}|0 \*/([1-9]\d*)(?: \*){3}")
 _MAX_CHARACTERS: Final = 200
 _NEW_YEAR: Final = datetime(2024, 1, 1)
 
@@ -49,18 +52,7 @@ def cron(value: object) -> str:
     if nickname := _NICKNAMES.get(line.strip().lower()):
         message = f"nicknames like {quoted(value)} are not supported"
         raise spec_error("bad-cron", message, f'write "{nickname}"', replacement=f'"{nickname}"')
-    meant, removed = ("", "") if isinstance(value, Interpolated) else guesses.cron(line)
-    if meant and (next(_bad_fields(meant.split()), None) or not _occurs(meant.split())):
-        meant = ""
-    hint = f'remove {removed}: "{meant}"' if meant else ""
-    written = f'"{meant}"' if meant else ""
-    if not isinstance(value, Interpolated) and (every := guesses.duration(line.lower().removeprefix("every "))):
-        hint = f'write "every: {every}" in place of cron'
-    if not isinstance(value, Interpolated) and len(parts) != len(_FIELDS) and (daily := guesses.calendar(line)):
-        written = f'"{daily}"'
-        hint = f"write {written}"
-    if len(parts) == 4 and parts[2:] == ["*", "*"] and not hint:
-        hint = f'write "{line.strip()} *": {_EXAMPLE.partition(", as in")[0]}'
+    hint, written = ("", "") if isinstance(value, Interpolated) else _meant(line.strip(), parts)
     if len(parts) != len(_FIELDS) or len(line) > _MAX_CHARACTERS:
         message = f"a cron line has five fields, not {_number(parts, line)}"
         raise spec_error("bad-cron", message, hint or f"write {_EXAMPLE}", replacement=written)
@@ -76,6 +68,27 @@ def cron(value: object) -> str:
     return " ".join(parts)
 
 
+def _meant(line: str, parts: list[str]) -> tuple[str, str]:
+    """Return the help for a wrong line whose meaning is known, and the cron line to write if it is one."""
+    from runner.config import guesses
+
+    meant, removed = guesses.cron(line)
+    if meant and (next(_bad_fields(meant.split()), None) or not _occurs(meant.split())):
+        meant = ""
+    if len(parts) != len(_FIELDS) and (daily := guesses.calendar(line)):
+        return f'write "{daily}"', f'"{daily}"'
+    if every := guesses.duration(line.lower().removeprefix("every ")):
+        return f'write "every: {every}" in place of cron', ""
+    if step := _STEP.fullmatch(" ".join(parts)):
+        return f'write "every: {f"{step[1]}m" if step[1] else f"{step[2]}h"}" in place of cron', ""
+    if zone := _WITH_ZONE.fullmatch(line):
+        return f'write `cron: "{zone[2] or zone[3]}"` and `timezone: {zone[1] or zone[4]}`', ""
+    if meant:
+        return f'remove {removed}: "{meant}"', f'"{meant}"'
+    is_short = len(parts) == 4 and parts[2:] == ["*", "*"]
+    return f'write "{line} *": {_EXAMPLE.partition(", as in")[0]}' if is_short else "", ""
+
+
 def _number(parts: list[str], line: str) -> str:
     return f"more than {_MAX_CHARACTERS} characters" if len(line) > _MAX_CHARACTERS else str(len(parts))
 
@@ -85,8 +98,11 @@ def _bad_fields(parts: list[str]) -> Iterator[tuple[tuple[str, str], str]]:
     for index, part in enumerate(parts):
         line = ["*"] * len(parts)
         line[index] = part
+        step = re.fullmatch(r"\*/(\d+)", part)
         try:
             CronSim(" ".join(line), _NEW_YEAR)
+            if step is not None and index < 2 and int(step[1]) > (60, 24)[index]:  # it would be due only at 0
+                yield _FIELDS[index], part
         except CronSimError:
             # all other fields are stars, so only this field can be wrong
             yield _FIELDS[index], part
@@ -102,6 +118,7 @@ def _occurs(parts: list[str]) -> bool:
 
 def timezone(value: object) -> str:
     """Return the IANA name of a time zone of this machine."""
+    value = f"{value:+d}" if type(value) is int else value
     name = text(value)
     try:
         ZoneInfo(name)

@@ -70,7 +70,7 @@ class RetrySpec(SpecModel):
     def conflicts(self) -> Iterator[Conflict]:
         if self.delay > self.max_delay:
             message = f'"delay" is longer than "max_delay", which is {format_duration(self.max_delay)}'
-            yield Conflict(("delay",), message, 'write a longer "max_delay"')
+            yield Conflict(("delay",), message, f'write "max_delay: {format_duration(self.delay)}"')
         if both := set(self.on or ()).intersection(self.not_on or ()):
             message = f'"on" has {quoted(min(both))} as well, so it would never be retried'
             yield Conflict(("not_on",), message, "remove it from one of them")

@@ -80,13 +80,14 @@ def _unread_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[
 
 def _unanswered_calls(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
     """Warn of calls by HTTP whose subscribers are known, and do not answer."""
-    subscribers = [item for peer in together for item in peer.spec.subscribers.values()]
+    subscribers = [pair for peer in together for pair in peer.spec.subscribers.items()]
     for name, producer in spec.producers.items():
         target = producer.to[0].name
-        asked = [item for item in subscribers if any(matches(pattern, target) for pattern in item.from_)]
-        if producer.reply and asked and not any(item.answers for item in asked):
+        asked = [pair for pair in subscribers if any(matches(pattern, target) for pattern in pair[1].from_)]
+        if producer.reply and asked and not any(item.answers for _, item in asked):
             message = f'no subscriber of "{target}" answers: each POST would wait until its timeout'
-            help_text = "add `reply: true` to the subscriber, or remove it here"
+            able = next((subscriber for subscriber, item in asked if item.batch is None), None)
+            help_text = f'add `reply: true` to the subscriber "{able}", or remove it here' if able else "remove it here"
             path = ("producers", name, "reply")
             yield loaded.problem("unanswered-call", path, message, help_text, severity="warning")
 

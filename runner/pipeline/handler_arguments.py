@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
@@ -13,9 +14,12 @@ from runner.config.document import Interpolated
 from runner.config.messages import describe, error_message
 from runner.config.scalars import resolve_scalar
 from runner.pipeline.annotations import EMPTY, Unresolved
+from runner.units import parse_duration
 
 _OF_TYPES = ("_type", "_parsing", "_from_float", "_than_equal")
 """The suffixes of pydantic's error types for values of a wrong type or out of range."""
+
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 _OF_USERS = ("value_error", "assertion_error")
 """The error types of the user's own validators."""
@@ -37,6 +41,20 @@ class ArgumentMismatch(NamedTuple):
     def _is_known(self) -> bool:
         return self.kind.endswith(_OF_TYPES) and not self.kind.startswith("date")
 
+    def _meant(self, value: str) -> str:
+        """Return what to write in place of a text for a number, a list or a time, "" if it is not known."""
+        from runner.config.guesses import duration, number
+
+        seconds = parse_duration(short) if (short := duration(value)) else 0.0
+        if self.kind.startswith(("list", "tuple", "set")) and re.fullmatch(r"[\w./-]+(, *[\w./-]+)*", value):
+            return f"[{value}]"
+        if self.kind.startswith("time_delta"):
+            return f"{seconds:g}, in seconds" if seconds else ""
+        if self.kind.startswith(("int", "float")):
+            spoken = {word: str(count) for count, word in enumerate(_NUMBERS)}.get(value.lower(), "")
+            return number(value) or spoken or (f"{seconds:g} if it is in seconds" if seconds else "")
+        return ""
+
     def words(self, target: str, variables: Sequence[str]) -> tuple[str, str]:
         """Return the message and the help. A value from variables may be secret, and is not shown."""
         value = self.value
@@ -44,18 +62,16 @@ class ArgumentMismatch(NamedTuple):
             value = Interpolated("", " and ".join(f"${{{name}}}" for name in variables))
         bounds = {name: item for name, item in self.context.items() if name in ("ge", "le")}
         code, message, help_ = error_message(self.kind if self._is_known else "", bounds, value)
-        from runner.config.guesses import number
-
         if self.kind == "missing":
             message, help_ = f'must have "{self.context["name"]}"', f'add "{self.context["name"]}"'
         elif "expected" in self.context:
             message, help_ = f"must be {self.context['expected']}, not {describe(value)}", "write one of them"
         elif self.kind in _OF_USERS and not variables:
             message, help_ = f"does not fit: {self.context['error']}", "write a value that fits"
-        elif self.kind.startswith("int") and isinstance(self.value, str) and not variables and number(self.value):
-            help_ = f"write {number(self.value)}"
         elif code == "wrong-value":
             message, help_ = f"must fit its annotation, not be {describe(value)}", "write a value that fits"
+        if isinstance(self.value, str) and not variables and (meant := self._meant(self.value)):
+            help_ = f"write {meant}"
         return f'{message}; "{target}" takes {self.where[0]}: {self.annotation}', help_
 
 

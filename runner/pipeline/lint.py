@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from runner.config.document import KeyPath, ScalarNode, walk_nodes
 from runner.config.interpolation import substitute
 from runner.config.loader import PipelineFile
-from runner.config.messages import closest
+from runner.config.messages import closest, typo_of
 from runner.config.queue_spec import QueueSpec
 from runner.config.spec import PipelineSpec
 from runner.errors import Problem
@@ -51,6 +51,7 @@ def lint_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[P
         *_empty_keys(loaded, spec),
         *_cut_values(loaded),
         *_dropped_failures(loaded, spec),
+        *_lost_dead_letters(loaded, spec),
         *_plain_passwords(loaded, spec),
         *_long_timeouts(loaded, spec),
         *_short_grace(loaded, spec),
@@ -170,6 +171,27 @@ def _dropped_failures(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Prob
             message = f'messages that fail in queue "{name}", or cannot be decoded, are dropped'
             help_text = "remove `dead_letter: false` to keep it in a dead-letter queue"
             yield loaded.problem("drops-failures", (*path, "dead_letter"), message, help_text, severity="warning")
+
+
+def _lost_dead_letters(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of dead letters that come back, and of dead-letter queues that may be meant to be others."""
+    for path, name, queue in queue_options(loaded.name, spec):
+        target, chain = queue.dead_letter, [name]
+        while (last := spec.queues.get(chain[-1])) is not None and last.dead_letter and last.dead_letter not in chain:
+            chain.append(last.dead_letter)
+        message = help_text = ""
+        code = "undeclared-queue"
+        if last is not None and last.dead_letter == name == min(chain) and len(chain) > 1:
+            code, message = "cycle", f"dead letters loop back: {' → '.join([*chain, name])}"
+            help_text = f'remove `dead_letter:` from "{chain[-1]}": its own then stay in "{chain[-1]}.dead"'
+        elif target in spec.events:
+            message = f'"{target}" is an event, and dead letters go to a queue: it would be a new queue of that name'
+            help_text = f"""write the name of a queue{f', such as "{name}.dead"' if path[0] == "queues" else ""}"""
+        elif target and target not in spec.queues and (guess := typo_of(target, spec.queues)):
+            message = f'"{target}" is not declared, and becomes a new queue'
+            help_text = f'did you mean "{guess}"?'
+        if message:
+            yield loaded.problem(code, (*path, "dead_letter"), message, help_text, severity="warning")
 
 
 def _plain_passwords(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:

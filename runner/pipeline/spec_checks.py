@@ -376,11 +376,13 @@ def _unknown(
     address = guesses.address(name, known) if kind == "queue or event" else ""
     section = {"queue or event": "`queues:` or `events:`", "event": "`events:`", "exchange": "`exchanges:`"}[kind]
     help_text = f"add it under {section}"
+    spec = loaded.spec or loaded.recovered
     dead = _DEAD.sub("", name)
-    if dead != name and dead in known:
-        help_text = (
-            f'the dead-letter queue of "{dead}" is "{dead}.dead": write that, and add it under `queues:` to read it'
-        )
+    queue = spec.queues.get(dead) if spec is not None and dead != name else None
+    if queue is not None and (target := dead_letter_queue(dead, queue)) is not None:
+        write = "" if target == name else ": write that"
+        declare = "" if target in known else f'{", and" if write else ":"} add "{target}:" under `queues:`'
+        help_text = f'the dead-letter queue of "{dead}" is "{target}"{write}{declare}'
     elif pattern and any(matches(pattern, event) for event in known):
         help_text = f'write "{pattern}": "*" is one word, "#" any number of them'
     elif address:

@@ -30,12 +30,12 @@ ODD = """
 """
 WRONG = """\
 version: 1
-queues: {UNIQUE.work: {}}
+queues: {UNIQUE.work: {}, UNIQUE.more: {}}
 producers:
   send: {handler: work:send, to: UNIQUE.wrk}
 subscribers:
   handle: {from: UNIQUE.work, handlr: work:handle}
-  other: {from: UNIQUE.work, handler: work:handle, timeout: 10}
+  other: {from: UNIQUE.more, handler: work:handle, timeout: 10}
 """
 WRONG_CODES = [(4, "unknown-name"), (6, "unknown-key"), (7, "bad-duration")]
 
