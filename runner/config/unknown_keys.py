@@ -11,7 +11,20 @@ from runner.config.concepts import meaning
 from runner.config.document import Document, Interpolated, KeyPath, MappingNode, Node, ScalarNode, value_at
 from runner.config.foreign_words import ForeignWord, foreign_word, has_parts, normal, section_of, unit_of
 from runner.config.guesses import duration
-from runner.config.messages import abbreviated, error_message, is_one_slip, quoted, typo_of
+from runner.config.key_guesses import (
+    KINDS,
+    form_of,
+    home_of,
+    in_quotes,
+    is_all_known,
+    is_form_of,
+    is_level,
+    key_meant,
+    keys_below,
+    missing_at,
+    one_of,
+)
+from runner.config.messages import error_message, quoted, typo_of
 from runner.config.models import model_at, model_below
 from runner.config.proposals import (
     Proposal,
@@ -27,19 +40,15 @@ from runner.config.proposals import (
     value_of,
     written,
 )
-from runner.config.slips.slip import LISTS, SECTIONS
+from runner.config.slips.slip import LISTS
 from runner.config.spec import PipelineSpec
-from runner.config.spec_model import SpecModel, field_keys, model_keys
+from runner.config.spec_model import SpecModel, model_keys
 from runner.errors import Problem
 from runner.redaction import mask_passwords
 
-_KINDS = {name: f"{'an' if name[0] == 'e' else 'a'} {name[:-1]}" for name in SECTIONS if name != "resources"}
 _MAX_CHARACTERS = 80
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(?:\.\w+)*")
 _EXCLUDED = "conflicting-options"
-_WITH_UNITS = ("bad-duration", "bad-size", "bad-rate", "bad-share")
-_MAX_EXPLAINED = 4
-"""The most keys that a help lists with what each is."""
 _MAX_TOGETHER = 6
 """The most unknown keys in one problem. More have a problem each."""
 
@@ -102,13 +111,16 @@ class UnknownKeys:
         word = foreign_word(place, key, value)
         if isinstance(value, list) and len(value) == 1:
             value, node = value[0], self._document.node((*path, 0))
+        free = [name for name in model_keys(model) if name not in parent]
         if key in (*model_keys(model), *model.reserved) or not isinstance(value, dict) or not value:
             return False
+        if word is not None and form_of(key, value, model, free):
+            return False
         is_compound = has_parts(place, key, value) and not duration_of(value)
-        is_level = word is None or word.how in ("^", "!") or word.key in ("arguments", "handler", "from", "url")
+        may_be = word is None or word.how in ("^", "!") or word.key in ("arguments", "handler", "from", "url")
         is_known = word is not None and word.how in ("^", "!")
-        is_level = (is_level and _is_level(place, value, model, is_known=is_known)) or _is_all_known(word, value, model)
-        if not is_compound and not is_level:
+        may_be = (may_be and is_level(place, value, model, is_known=is_known)) or is_all_known(word, value, model)
+        if not is_compound and not may_be:
             return False
         names = {inner: f"{key}.{inner}" if is_compound else inner for inner in value}
         if {*names.values()} & {*parent}:
@@ -176,7 +188,7 @@ class UnknownKeys:
         elif meant:
             target, help_ = (*path[:-1], meant), f'did you mean "{meant}"?'
         else:
-            help_ = self._place_of(path, key, model) or _one_of(model, parent, value)
+            help_ = self._place_of(path, key, model) or one_of(model, parent, value)
         if key in model_keys(model):
             code = "wrong-type"
             message = "`queue` holds options of a subscriber's own queue; the queue that it reads is `from`"
@@ -211,19 +223,17 @@ class UnknownKeys:
             return ForeignWord("", "!", 'write "from: {value}" in the subscriber, in place of "queue:"'), "", ""
         word, concept = self._inner(path, key, model, value, parent) or foreign_word(place, key, value, siblings), None
         free = [name for name in model_keys(model) if name not in parent]
-        inner = {*value} if isinstance(value, dict) and word is not None else ()
-        meant = next((name for name in free if inner and inner <= {*model_keys(model_below(model, (name,)))}), None)
-        if meant and meant[:4] == key[:4]:  # another form of the same key, as `retries`, with the keys of its map
+        if word is not None and (meant := form_of(key, value, model, free)):
             return None, "", meant
         elsewhere = self._place_of(path, key, model)
         if word is None and self._root is PipelineSpec and (not elsewhere or " or " not in elsewhere):
             concept = meaning(place, key, value, free)
         is_known = word is not None or (concept is not None and not concept.what)
         typo = typo_of(normal(key), free, missing) if word is None else None
-        if typo and (not is_known or _is_form_of(key, typo)):
+        if typo and (not is_known or is_form_of(key, typo)):
             return None, "", typo
-        if not is_known and (meant := _meant(key, model, free)):
-            return None, "", meant
+        if not is_known and (near := key_meant(key, model, free)):
+            return None, "", near
         word = self._meaning(path, word, value, only, missing)
         return (*concept, "") if word is None and concept is not None else (word, "", "")
 
@@ -293,7 +303,7 @@ class UnknownKeys:
         self, path: KeyPath, key: str, model: type[SpecModel], value: object, parent: Mapping[str, Any]
     ) -> ForeignWord | None:
         """Return the meaning of a key that belongs in a map beside it, as `delay` in `to: {name: done, delay: 2h}`."""
-        below = _below(key, model, parent) if not isinstance(value, dict | list) else []
+        below = keys_below(key, model, parent) if not isinstance(value, dict | list) else []
         beside = [found.target for at, found in self._found.items() if at[:-1] == path[:-1]]
         wanted = {str(target[len(path) - 1]) for target in beside if len(target) > len(path)}
         below = [name for name in below if name in wanted and key not in (parent.get(name) or ())] or below
@@ -337,13 +347,13 @@ class UnknownKeys:
 
     def _place_of(self, path: KeyPath, key: str, model: type[SpecModel]) -> str:
         """Return the help for a key that belongs elsewhere, "" for other keys."""
-        if section := next((name for name in _KINDS if not path[:-1] and key in (self._data.get(name) or ())), None):
+        if section := next((name for name in KINDS if not path[:-1] and key in (self._data.get(name) or ())), None):
             return f'it is one of `{section}:`: write "{section}.{key}"'
         if self._root is PipelineSpec and len(path) == 3 and path[1] in model_keys(PipelineSpec):
             return f'write "{path[1]}:" at the left margin, with what is below it'
-        if below := _below(key, model, value_at(self._data, path[:-1]) or {}):
+        if below := keys_below(key, model, value_at(self._data, path[:-1]) or {}):
             return f"write it under {' or '.join(quoted(f'{name}:') for name in below)}"
-        return _map_of_key(key, model) if self._root is PipelineSpec else ""
+        return home_of(key, model) if self._root is PipelineSpec else ""
 
     def _taken(self, found: _Unknown, target: KeyPath, *, is_map: bool) -> str:
         """Return the help for a key where the one that is meant is there already; in an overlay, it replaces that."""
@@ -463,7 +473,7 @@ class UnknownKeys:
         key = str(target[-1])
         choices = found.values or [Proposal(found.written)]
         texts = [
-            f"{_in_quotes(f'{key}: {mask_passwords(item.text)}')} {item.condition}".rstrip()
+            f"{in_quotes(f'{key}: {mask_passwords(item.text)}')} {item.condition}".rstrip()
             if item.text
             else f'"{key}:"'
             for item in choices
@@ -478,7 +488,7 @@ class UnknownKeys:
         """Return a problem whose help says which key beside the proposed one is to be removed."""
         if not found.excluded:
             return problem
-        other = _in_quotes(found.excluded)
+        other = in_quotes(found.excluded)
         also = f", in place of {other}, too: only one of both can stand"
         also = f" Only one of it and {other} can stand" if problem.help.endswith("?") else also
         help_ = f"{problem.help}{also}"
@@ -500,103 +510,8 @@ class UnknownKeys:
             text = said[key].written if key in said and not said[key].values else ""
             parts.append(f"{key}: {text or written(value)}")
         units = [f"{item.text} {item.condition}" for found in below if len(found.values) > 1 for item in found.values]
-        shown = _in_quotes(f"{target[depth - 1]}: {{{', '.join(parts)}}}")
+        shown = in_quotes(f"{target[depth - 1]}: {{{', '.join(parts)}}}")
         words = (found.word.remark for found in below if found.word is not None)
         remarks = [*dict.fromkeys(item for item in words if item and (len(below) == 1 or "in place" not in item))]
         notes = "; ".join([*([", ".join(units)] if units else []), *remarks])
         return f"{shown} ({notes})" if notes else shown
-
-
-def _is_level(place: str, value: Iterable[str], model: type[SpecModel], *, is_known: bool) -> bool:
-    """Whether most keys of a map have a meaning in a model, and one is a key of it; for a known level, a word will do.
-
-    `enabled` says nothing, it is in the maps of many tools.
-    """
-    words = {key: foreign_word(place, key) for key in value}
-    keys = model_keys(model)
-    is_ours = any(
-        (key in keys and key != "enabled") or (is_known and word is not None and word.is_rename)
-        for key, word in words.items()
-    )
-    return is_ours and sum(key in keys or word is not None for key, word in words.items()) * 2 > len(words)
-
-
-def _is_all_known(word: ForeignWord | None, value: Mapping[str, Any], model: type[SpecModel]) -> bool:
-    """Whether all keys of a map have a meaning in a model, and the word for the map has none for them."""
-    if word is not None and word.key == "with":  # parameters of a handler, if they are not all options
-        return {*value} <= {*model_keys(model)}
-    path = tuple(word.key.split(".")) if word is not None and word.is_rename else ()
-    if (word is not None and len(value) < 2) or any(
-        model_keys(model_below(model, (*path, *end))) for end in ((), (0,)) if path
-    ):
-        return False
-    place, keys = place_of(model), model_keys(model)
-    found = {key: meaning(place, key, inner, keys) for key, inner in value.items() if key not in keys}
-    words = [foreign_word(place, key) or (item and not item.what and item.word) for key, item in found.items()]
-    return (word is None or bool(path)) and all(words) and any(item and item.is_rename for item in words)
-
-
-def _in_quotes(text: str) -> str:
-    return f"`{text}`" if '"' in text else f'"{text}"'
-
-
-def _meant(key: str, model: type[SpecModel], free: list[str]) -> str | None:
-    """Return the key that one with a prefix, an abbreviation or a misspelt one that is there already means."""
-    bare = re.sub(r"^(?:worker|consumer|default|task|handler|subscriber|producer|queue)[_-]", "", key)
-    key = normal(key)  # `idleTimeout` has a word more than `timeout`
-    return bare if bare in free else abbreviated(key, free) or typo_of(key, model_keys(model))
-
-
-def _is_form_of(key: str, other: str) -> bool:
-    """Whether a key has the letters of another one, its plural, or one slip of the keyboard."""
-    letters, others = (re.sub(r"[^a-z0-9]", "", word.lower()) for word in (key, other))
-    return letters in (others, f"{others}s", f"{others}es") or is_one_slip(letters, others)
-
-
-def missing_at(missing: Collection[KeyPath], path: KeyPath) -> list[str]:
-    """Return the required keys that are missing in the map of a key."""
-    return [str(other[-1]) for other in missing if other[:-1] == path[:-1]]
-
-
-def _map_of_key(key: str, model: type[SpecModel]) -> str:
-    """Return the help for a key of the language in the wrong map, "" for other keys."""
-    if model is PipelineSpec and key.startswith("x_"):
-        return f'write "x-{key[2:40]}": keys that begin with x- are ignored'
-    if model is not PipelineSpec and key in {*model_keys(PipelineSpec)} - {"version", "name", "description", "owner"}:
-        return "move it to the top level of the file"
-    homes = [word for section, word in _KINDS.items() if key in model_keys(model_below(PipelineSpec, (section, "*")))]
-    return f"move it into {' or '.join(homes)}" if homes else ""
-
-
-def _one_of(model: type[SpecModel], parent: Mapping[str, Any], value: object) -> str:
-    """Return the help for a key whose meaning is unknown: the keys that take its value, best each with what it is.
-
-    It does not say "remove it": what the key means is lost.
-    """
-    free = [name for name in model_keys(model) if name not in parent and name not in ("description", "enabled")]
-    fitting = [name for name in free if _fits(model, name, value)]
-    free = fitting if len(fitting) > 1 else free
-    texts = {
-        key: (field.description or "").rstrip(".").partition(". ")[0]
-        for name, field in model.model_fields.items()
-        for key in field_keys(name, field)
-    }
-    shown = "; ".join(f"`{name}:` ({texts[name][:1].lower()}{texts[name][1:]})" for name in free)
-    own = '; a key that begins with "x-" is ignored' if model is PipelineSpec else ""
-    is_short = len(free) <= _MAX_EXPLAINED and len(shown) <= _MAX_CHARACTERS * 3
-    of = "one of: " if len(free) > 1 or not is_short else ""
-    return f"write {of}{shown if is_short else ', '.join(free)}{own}" if free else "remove it"
-
-
-def _fits(model: type[SpecModel], key: str, value: object) -> bool:
-    """Whether a key takes a value, or a number once it has a unit."""
-    refused = refusal(model, key, value)
-    return refused is None or (type(value) in (int, float) and refused["type"] in _WITH_UNITS)
-
-
-def _below(key: str, model: type[SpecModel], parent: Mapping[str, Any]) -> list[str]:
-    """Return the keys of the maps and lists below this map that a key belongs in, best those that are there."""
-    paths: list[KeyPath] = [(below, 0) for below in model_keys(model)] if model is not PipelineSpec else []
-    paths += [(below,) for below in model_keys(model)]
-    found = [*dict.fromkeys(str(path[0]) for path in paths if key in model_keys(model_below(model, path)))]
-    return [below for below in found if parent.get(below)] or found
