@@ -23,7 +23,7 @@ _PAIRS: Final = {
     "«": "»",
     "`": "`",
 }
-_CURLY_IN_FLOW = re.compile("[“”„‟‘’‚‛]([^“”„‟‘’‚‛\"'\n]*)[“”„‟‘’‚‛]")
+_CURLY = re.compile("[“”„‟‘’‚‛][^“”„‟‘’‚‛\"'\n]*[“”„‟‘’‚‛]")
 _EDGE: Final = "".join(chr(code) for code in (0x20, 9, 0xA0, *range(0x2000, 0x2010), 0x202F, 0x2060, 0x3000, 0xFEFF))
 
 
@@ -86,23 +86,23 @@ def odd_blanks(source: Source) -> Iterator[Slip]:
 
 
 def odd_quotes(source: Source) -> Iterator[Slip]:
+    """Find other quotes than those of YAML around a value, and curly ones inside of brackets."""
     for line in source.lines:
         value, first = line.value, line.value[:1]
-        is_flow = first in ("[", "{") and not source.is_free(line) and source.is_wrong(line)
-        for match in _CURLY_IN_FLOW.finditer(value) if is_flow else ():
-            start, end = (line.value_start + at for at in match.span())
-            help_ = f'write "{match[1]}" with straight ones'
-            yield replaced(line, start, end, f'"{match[1]}"', "these are curly quotes", help_)
         is_quoted = len(value) > 1 and value[:3] != "```" and value[-1] in _PAIRS.get(first, "") and '"' not in value
-        if not is_quoted or (source.is_free(line) and first != "`"):
-            continue
-        codes = ", ".join(f"U+{ord(sign):04X}" for sign in dict.fromkeys((first, value[-1])))
-        kind = "backticks" if first == "`" else "curly quotes" if first in "“”„‟‘’‚‛" else "not the quotes of YAML"
-        is_text = not re.fullmatch(r"\d+|true|false", value[1:-1])
-        help_ = f'write "{value[1:-1][:60]}" with straight ones' if is_text else f"write {value[1:-1]} without quotes"
-        sign, ends = '"' if is_text else "", (line.value_start, line.value_end - 1)
-        edits = tuple(Edit(at, at + 1, sign) for at in ends)
-        yield Slip(line.value_start, len(value), f"these are {kind} ({codes})", help_, edits, line.path)
+        is_flow = first in ("[", "{") and source.is_wrong(line)
+        spans = [(0, len(value))] if is_quoted else [at.span() for at in _CURLY.finditer(value)] if is_flow else []
+        for start, end in spans if first == "`" or not source.is_free(line) else ():
+            opening, inner, closing = value[start], value[start + 1 : end - 1], value[end - 1]
+            codes = ", ".join(f"U+{ord(sign):04X}" for sign in dict.fromkeys((opening, closing)))
+            kind = (
+                "backticks" if first == "`" else "curly quotes" if opening in "“”„‟‘’‚‛" else "not the quotes of YAML"
+            )
+            is_text = not re.fullmatch(r"\d+|true|false", inner)
+            written = f'"{inner}"' if is_text else inner
+            help_ = f'write "{inner[:60]}" with straight ones' if is_text else f"write {inner} without quotes"
+            at = line.value_start
+            yield replaced(line, at + start, at + end, written, f"these are {kind} ({codes})", help_)
 
 
 def wide_characters(source: Source) -> Iterator[Slip]:

@@ -26,7 +26,7 @@ _RULES: Final[tuple[tuple[Callable[[Any], Iterator[Slip]], ...], ...]] = (
     (signs.prefixes, signs.diffs, signs.marks),
     (signs.block_comments, characters.odd_indentation, characters.wide_colons),
     (characters.odd_quotes, characters.odd_blanks, characters.wide_characters, signs.comments, texts.templates),
-    (signs.block_in_braces, signs.unclosed, signs.closed_twice),
+    (signs.block_in_braces, signs.unclosed),
     (signs.quoted_pairs, signs.split_numbers, texts.escapes, texts.texts_not_indented, indentation.sections_inside),
     (indentation.commented_heads, indentation.missing_names, indentation.uneven_items),
     (indentation.tabs, signs.signs_in_braces, signs.missing_space, signs.missing_colon),

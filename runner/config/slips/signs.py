@@ -268,13 +268,17 @@ def comments(source: Source) -> Iterator[Slip]:
 
 def trailing_signs(source: Source) -> Iterator[Slip]:
     for line in source.lines:
-        sign, end = line.value[-1:] if len(line.value) > 1 and line.value[0] not in "[{|>!" else "", line.value_end
+        text, end = unquoted(line.value), line.value_end
+        is_twice = line.key and text[-1:] in ("]", "}") and _closing(text[:-2]) == text[-2:-1] != ""
+        sign = line.value[-1:] if len(line.value) > 1 and (is_twice or line.value[0] not in "[{|>!") else ""
         is_value = line.key and line.key not in SECTIONS and not model_keys(model_at(line.path))
         is_half_quoted = sign in ('"', "'") and line.value.count(sign) == 1 and line.key not in LISTS
         if not sign or source.is_free(line) or not source.is_wrong(line):
             continue
         if is_half_quoted:
             yield replaced(line, end - 1, end, "", "this quote is not opened", f"remove the {sign}")
+        elif is_twice and source.wrong is None:
+            yield replaced(line, end - 1, end, "", f'this "{sign}" closes nothing', "remove it")
         elif sign in ",;" or (
             sign == ":"
             and source.wrong is None
@@ -304,15 +308,6 @@ def unclosed(source: Source) -> Iterator[Slip]:
                 message, help_ = f'this "{first[0]}" is not closed', f'add "{closing}" at the end of the line'
                 edits = (Edit(line.value_end, line.value_end, " " * (first[-1] == ":") + closing),)
                 yield Slip(line.value_start, len(first), message, help_, edits, line.path)
-
-
-def closed_twice(source: Source) -> Iterator[Slip]:
-    """Find a bracket behind the one that closes a value, as in `[a, b]]`."""
-    for line in source.lines if source.wrong is None else ():
-        text = unquoted(line.value)
-        if line.key and text[-1:] in ("]", "}") and _closing(text[:-2]) == text[-2:-1] != "":
-            at, message = line.value_end - 1, f'this "{text[-1]}" closes nothing'
-            yield replaced(line, at, at + 1, "", message, "remove it")
 
 
 def quoted_pairs(source: Source) -> Iterator[Slip]:
