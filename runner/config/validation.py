@@ -312,11 +312,13 @@ def _foreign_value(path: KeyPath, value: object, code: str) -> tuple[str, str | 
     from runner.config.proposals import foreign_value, proposals, remark_on  # only for files with mistakes
 
     model, key = model_at(path[:-1]), str(path[-1])
-    if remark := remark_on(model, key, value, str(path[-2]) if len(path) > 1 else ""):
-        return remark, None
-    if (word := foreign_value(model, key, value)) is not None:
-        return f'write "{key}: {word.key}"', word.key
     items = proposals(model, key, value) if isinstance(value, dict) else []
+    is_certain = len(items) == 1 and items[0].is_whole and bool(items[0].text)
+    remark = remark_on(model, key, value, str(path[-2]) if len(path) > 1 else "")
+    if remark and not is_certain:
+        return remark, None
+    if (word := foreign_value(model, key, value)) is not None and not is_certain:
+        return f'write "{key}: {word.key}"', word.key
     text = f"write `{key}: {items[0].text}` {items[0].condition}".rstrip() if items and items[0].text else ""
     return (mask_passwords(text), None) if text else None
 
@@ -330,6 +332,12 @@ def _known_value(path: KeyPath, value: object, code: str, document: Document) ->
     if isinstance(value, dict) and len(value) == 1 and path[-1:] in (("from",), ("store",)):
         key, inner = next(iter(value.items()))
         return (f'write "{path[-1]}: {inner or key}"', None) if isinstance(inner or key, str) else None
+    keys = [*model_keys(model_at(path))]
+    if code == "wrong-type" and type(value) in (int, float) and len(keys) == 1:
+        from runner.config.proposals import proposals  # only for files with mistakes
+
+        items = proposals(model_at(path), keys[0], value, "?")
+        return (f'write "{path[-1]}: {{{keys[0]}: {items[0].text}}}"', None) if items else None
     if not isinstance(value, str):
         return None
     from runner.config.guesses import cron_at, function_in  # only for files with mistakes

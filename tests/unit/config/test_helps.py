@@ -76,6 +76,13 @@ def problems(text: str) -> list[Problem]:
             'move it to the top level as "x-base:"',
         ),
         # other maps and lists
+        ("queues: {q: {dead_letter: {queue: q.bad}}}\n", "write `dead_letter: q.bad`"),
+        (
+            "queues: {q: {dead_letter: {exchange: x, routing_key: q.bad}}}\n",
+            "write the name of the queue alone, as in `dead_letter: q.bad`",
+        ),
+        (f"{SHIP}    concurrency: {{min: 2, max: 8}}\n", 'write "concurrency: 8"'),
+        ("shutdown: 30\n", 'write "shutdown: {grace: 30s}"'),
         (
             'queues: {q: {arguments: {x-dead-letter-exchange: "", x-dead-letter-routing-key: q.bad}}}\n',
             'write "dead_letter: q.bad" in the queue instead, in place of "x-dead-letter-exchange", too',
