@@ -129,6 +129,10 @@ def has_parts(place: str, word: str, parts: Iterable[str]) -> bool:
 
 def section_of(word: ForeignWord, items: object) -> ForeignWord:
     """Return the meaning of a word for subscribers or producers; what its items have says which of both they are."""
+    if isinstance(items, dict) and any(
+        isinstance(item, dict) and {"image", "build"} & {*item} for item in items.values()
+    ):
+        return ForeignWord("", "!", _CONTAINERS)
     if (
         word.key == "producers"
         or not isinstance(items, dict)
@@ -141,6 +145,7 @@ def section_of(word: ForeignWord, items: object) -> ForeignWord:
     return ForeignWord(f"{kind}s", "=", "") if kind and (f"{kind}s" != word.key or not word.is_rename) else word
 
 
+_CONTAINERS: Final = "remove it: these are containers; `runner export compose` writes such a file from a pipeline"
 _MARKS: Final = {"subscriber": ("from",), "producer": ("cron", "every", "file", "http")}
 
 

@@ -343,6 +343,10 @@ QUEUE = "version: 1\nqueues:\n  orders: {{{}}}\n"
             QUEUE.format("requiresDuplicateDetection: true, duplicateDetectionHistoryTimeWindow: PT10M"),
             ["write `dedupe: 10m` in the subscriber that reads this queue, in place of it"] * 2,
         ),
+        (
+            "version: 1\nsubscribers: {}\nservices: {rabbit: {image: rabbitmq}}\n",
+            ["remove it: these are containers; `runner export compose` writes such a file from a pipeline"],
+        ),
         ("version: 1\nloglevel: INFO\n", ['write "logging: {level: info}"']),
         (
             "version: 1\nlogging: {level: {root: WARN, app: DEBUG}}\n",
