@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from runner.config import guesses
 from runner.config.document import KeyPath, value_at
-from runner.config.foreign_words import foreign_word, normal
+from runner.config.foreign_words import foreign_word, normal, readings_of_number
 from runner.config.models import model_at
 from runner.config.name_fields import name_problem
 from runner.config.proposals import refusal, value_of, written
@@ -358,13 +358,15 @@ def _completed(data: dict[str, Any], folder: Path) -> dict[str, Any]:
             _complete(item, name, section, folder)
     _declare(data)
     for _ in range(_MAX_PASSES):
+        errors = [(error.path, error.context) for error in default_errors(data.get("defaults"))]
         try:
             PipelineSpec.model_validate(data)
         except ValidationError as error:
-            for item in reversed(error.errors(include_url=False)):
-                _mend(data, item["loc"], str(item.get("ctx", {}).get("replacement") or ""))
-        else:
+            errors += [(item["loc"], item.get("ctx", {})) for item in error.errors(include_url=False)]
+        if not errors:
             break
+        for path, context in reversed(errors):
+            _mend(data, path, str(context.get("replacement") or ""))
     _declare(data)
     return data
 
@@ -403,6 +405,9 @@ def _mend(data: dict[str, Any], path: KeyPath, replacement: str) -> None:
     parent = value_at(data, path[:-1])
     keys = parent if isinstance(parent, dict) else range(len(parent)) if isinstance(parent, list) else ()
     if isinstance(parent, dict | list) and path and path[-1] in keys:
+        value = parent[path[-1]]  # type: ignore[index]  # a key of one, or an index of the other
+        if isinstance(value, int | float) and not isinstance(value, bool) and not replacement:
+            replacement = next((text for text, _ in readings_of_number(value)), "")  # a duration
         if replacement and isinstance(parent, dict):
             parent[path[-1]] = value_of(replacement)
         else:

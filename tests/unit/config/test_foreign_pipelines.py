@@ -131,6 +131,15 @@ States:
   Ship: {Type: Task, Next: Bill, Retry: [{MaxAttempts: 2, IntervalSeconds: 5}]}
   Bill: {Type: Task, End: true}
 """
+KUBERNETES = """\
+apiVersion: shop.example.com/v1
+kind: Pipeline
+metadata: {name: shop}
+spec:
+  queues: [orders]
+  subscribers: [{name: ship, queue: orders, handler: app.ship, retries: 3, timeout: 30}]
+"""
+TIMER = "[Timer]\nOnCalendar=Mon..Fri *-*-* 06:30:00\n[Install]\nWantedBy=timers.target\n"
 CRONTAB = "# nightly\n30 3 * * 1-5 /usr/bin/python /srv/app.py report\n"
 
 
@@ -224,6 +233,11 @@ CRONTAB = "# nightly\n30 3 * * 1-5 /usr/bin/python /srv/app.py report\n"
         (TERRAFORM, ["  orders: {durable: true, message_ttl: 60s}"]),
         (COMPOSE, ["broker: amqp://shop:***@rabbitmq:5672/"]),
         (STATES, ["  Ship: {from: Ship, to: Bill, retry: {attempts: 3, delay: 5s}, handler: module:Ship}"]),
+        (
+            KUBERNETES,
+            ["name: shop", "  ship: {handler: app:ship, timeout: 30s, from: orders, retry: {attempts: 4}}"],
+        ),
+        (TIMER, ["  Timer: {cron: 30 6 * * mon-fri, to: Timer, handler: module:Timer}"]),
         (CRONTAB, ["  report: {handler: module:report, cron: 30 3 * * 1-5, to: report}"]),
     ],
 )
