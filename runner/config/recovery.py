@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from runner.config.document import Document, KeyPath, ScalarNode, value_at, walk_nodes
 from runner.config.fields import item_name
+from runner.config.scalars import resolve_scalar
 from runner.config.spec import PipelineSpec
 from runner.config.validation import conflicts, document_data
 from runner.errors import Problem
@@ -59,11 +60,23 @@ def recover_spec(document: Document) -> tuple[PipelineSpec | None, list[Problem]
         except ValidationError as error:
             if count:
                 hidden += conflicts(error, document, removed, checked)
-            wrong = [(item["type"], item["loc"]) for item in error.errors(include_url=False)]
+            items = error.errors(include_url=False)
+            meant = {item["loc"]: str(item.get("ctx", {}).get("replacement") or "") for item in items}
+            meant |= {item["loc"]: "" for item in items if item["type"] == "bad-import-path"}  # it may not be there
+            wrong = [(item["type"], item["loc"]) for item in items if not _write(data, item["loc"], meant, count)]
             checked |= {path[:-1] for kind, path in wrong if kind == "conflicting-options"}
             _repair(data, wrong)
             removed |= {path for _, path in wrong}
     return None, hidden
+
+
+def _write(data: dict[str, Any], path: KeyPath, meant: dict[KeyPath, str], count: int) -> bool:
+    """Write the value that is meant by a wrong one, if it is known; in the first pass only, as it may be wrong too."""
+    parent, written = value_at(data, path[:-1]), meant[path]
+    if count or not written or not isinstance(parent, dict) or path[-1] not in parent:
+        return False
+    parent[path[-1]] = written[1:-1] if written.startswith('"') else resolve_scalar(written)
+    return True
 
 
 def _repair(data: dict[str, Any], errors: list[tuple[str, KeyPath]]) -> None:

@@ -121,13 +121,12 @@ class LoggingSpec(SpecModel):
 
 
 def _address(value: object) -> str:
-    is_port = isinstance(value, int) and not isinstance(value, bool)
-    address = str(value) if is_port else text(value)
+    address = str(value).lower() if isinstance(value, int) else text(value)
     try:
         parse_address(address)
     except ValueError:
         port = address.removeprefix(":")
-        help_ = "write HOST:PORT, as in 127.0.0.1:9090"
+        help_ = 'write HOST:PORT, as in "127.0.0.1:8080"'
         if port.isdecimal():
             help_ = f'write "127.0.0.1:{port}" for this machine only, "0.0.0.0:{port}" for others as well'
         raise spec_error("bad-address", f"{quoted(address)} is not an address to listen on", help_) from None

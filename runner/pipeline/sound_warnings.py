@@ -22,6 +22,7 @@ _ROUTES = {
     "cycle": ("from", "events", "bind", "exchange", "to"),
     "unanswered-call": ("from", "to", "reply"),
     "empty-key": ("exchange",),
+    "shared-order": ("partitions", "partition_by"),
 }
 """The warnings about the way of messages, and the keys on which each depends in all items."""
 
@@ -34,25 +35,17 @@ def sound_warnings(
     """Return the warnings about a spec. Those that an error of the file may have caused are left out."""
     if not any(peer.spec is spec for peer in together):  # its slips were mended after the peers were listed
         together = [Peer(loaded.name, spec) if peer.name == loaded.name else peer for peer in together]
-    warnings = lint_warnings(loaded, spec, together)
-    wrong = [error for error in errors if error not in loaded.slips and not _is_renamed(error)]
-    if not wrong:
-        return warnings
+    wrong = [error for error in errors if error not in loaded.slips and (error.code != "unknown-key" or not error.fix)]
     items = [f"{section}.{name}" for section in _SECTIONS for name in getattr(spec, section)]
     is_whole = _has_all_items(loaded, spec) and not any(_may_hide_items(error, items) for error in wrong)
     unknown = {key for peer in together for key in _unknown_routes(peer.spec)}
     unknown |= {key for error in wrong for key in error.path.split(".")[1:]}
     return [
         warning
-        for warning in warnings
-        if (is_whole and not unknown & {*_ROUTES[warning.code]} if warning.code in _ROUTES else True)
+        for warning in lint_warnings(loaded, spec, together)
+        if (warning.code not in _ROUTES or (is_whole and not unknown & {*_ROUTES[warning.code]}))
         and not any(_is_reason(error, warning, items) for error in wrong)
     ]
-
-
-def _is_renamed(error: Problem) -> bool:
-    """Whether the spec has what stands under an unknown key, because it is certain which one is meant."""
-    return error.code == "unknown-key" and error.fix is not None
 
 
 def _has_all_items(loaded: PipelineFile, spec: PipelineSpec) -> bool:

@@ -88,7 +88,6 @@ def _shared_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]
 
 def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
     """Check the sources of subscribers: one queue, or events and patterns of events."""
-    dead = dead_letter_queues(loaded.name, spec) - {*spec.queues, *spec.events}
     for name, subscriber in spec.subscribers.items():
         path = ("subscribers", name, "from")
         for index, source in enumerate(subscriber.from_):
@@ -108,10 +107,6 @@ def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer])
                     if (meant := guesses.event_pattern(source)) and any(matches(meant, event) for event in spec.events):
                         help_text = f'write "{meant}": "*" is one word, "#" any number of them'
                     yield loaded.problem("unmatched-pattern", at, message, help_text, severity="warning")
-            elif source in dead:
-                message = f'"{source}" is a dead-letter queue that is not declared'
-                help_text = f'add "{source}:" under `queues:` to read it'
-                yield loaded.problem("unknown-name", (*path, index), message, help_text)
             elif source not in spec.events and source in spec.exchanges:
                 message = f'"{source}" is an exchange, and subscribers read queues and events'
                 help_text = "bind a queue to it with `bind:`, and read that"
@@ -365,6 +360,20 @@ def _item_called(loaded: PipelineFile, name: str, *, is_source: bool) -> str:
     return f'"{name}" is a {kind} that {does} "{meant}": write "{meant}"'
 
 
+def _dead_letters_called(loaded: PipelineFile, name: str) -> str:
+    """Return the help for a dead-letter queue that is not declared, or has a name of another tool; "" for others."""
+    spec = loaded.spec or loaded.recovered
+    source = _DEAD.sub("", name)
+    for path, queue, options in queue_options(loaded.name, spec) if spec is not None else ():
+        target = dead_letter_queue(queue, options)
+        events = spec.subscribers[path[1]].from_ if spec is not None and path[0] == "subscribers" else ()
+        if target is not None and (target == name or (source != name and source in (path[1], *events))):
+            parts = [] if target == name else ["write that"]
+            parts += [] if spec is None or target in spec.queues else [f'add "{target}:" under `queues:`']
+            return f'the dead letters of "{path[1]}" are in "{target}": {", and ".join(parts)}'
+    return ""
+
+
 def _unknown(
     loaded: PipelineFile, path: tuple[str | int, ...], name: str, known: Iterable[str], kind: str = "queue or event"
 ) -> Problem:
@@ -376,13 +385,8 @@ def _unknown(
     address = guesses.address(name, known) if kind == "queue or event" else ""
     section = {"queue or event": "`queues:` or `events:`", "event": "`events:`", "exchange": "`exchanges:`"}[kind]
     help_text = f"add it under {section}"
-    spec = loaded.spec or loaded.recovered
-    dead = _DEAD.sub("", name)
-    queue = spec.queues.get(dead) if spec is not None and dead != name else None
-    if queue is not None and (target := dead_letter_queue(dead, queue)) is not None:
-        write = "" if target == name else ": write that"
-        declare = "" if target in known else f'{", and" if write else ":"} add "{target}:" under `queues:`'
-        help_text = f'the dead-letter queue of "{dead}" is "{target}"{write}{declare}'
+    if kind == "queue or event" and (dead := _dead_letters_called(loaded, name)):
+        help_text = dead
     elif pattern and any(matches(pattern, event) for event in known):
         help_text = f'write "{pattern}": "*" is one word, "#" any number of them'
     elif address:
