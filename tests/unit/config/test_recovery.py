@@ -129,3 +129,17 @@ def test_a_section_that_is_no_map_makes_no_name_unknown(section: str) -> None:
         f"version: 1\n{section}: 5\nsubscribers: {{s: {{from: q, handler: 'json:dumps'}}}}\n", Path("p.yaml"), {}
     )
     assert [problem.path for problem in resolve(loaded).problems] == [section]
+
+
+@pytest.mark.parametrize(
+    ("queue", "codes"),
+    [
+        ("partitions: '4', partition_by: id, single_active_consumer: true", ["conflicting-options", "wrong-type"]),
+        ("type: clasic, max_priority: 5, delivery_limit: 3", ["bad-choice", "conflicting-options"]),
+        ("partitions: many, partition_by: id", ["wrong-type"]),  # "partition_by" needs what is wrong
+    ],
+)
+def test_a_wrong_value_does_not_hide_the_conflicts_of_the_options_beside_it(queue: str, codes: list[str]) -> None:
+    """Where the right value is certain, it counts; where it is not, what needs it is no conflict."""
+    loaded = load_text(f"version: 1\nqueues: {{q: {{{queue}}}}}\n{GOOD}", Path("p.yaml"), {})
+    assert sorted(problem.code for problem in loaded.problems) == codes
