@@ -201,10 +201,13 @@ class UnknownKeys:
         self._take(found, parent, value)
 
     def _cluster(self, word: ForeignWord, nodes: object, parent: dict[str, Any]) -> ForeignWord:
-        """Return the meaning of a list of nodes, and take what is a part of their URLs out of the data."""
+        """Return the meaning of a list of nodes, and take what is a part of their URLs out of data and document."""
         help_, keys = cluster_urls(nodes, parent)
+        broker = self._document.node(("broker",))
         for key in keys:
             del parent[key]
+            if isinstance(broker, MappingNode):
+                broker.nodes.pop(key, None)
         also = f", in place of {' and '.join(map(quoted, keys))}, too" if keys else ""
         return word._replace(remark=f"{help_}{also}") if help_ else word
 
