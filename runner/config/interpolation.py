@@ -224,8 +224,7 @@ class _Pass:
         elif isinstance(node.value, str) and any(sign in node.value for sign in ("$", "{{", "<", "%", "#{", "@")):
             if not FREE_KEYS & {*path}:
                 self._check_templates(node, node.value, path)
-            is_template = node.is_broken and "${{" in node.value  # one problem for a template with a dollar before it
-            if not is_template and not any(broken is node for broken, _ in self.broken[-1:]):
+            if not any(broken is node for broken, _ in self.broken[-1:]):
                 self._scalar(node, node.value, path)
 
     def _check_templates(self, node: ScalarNode, text: str, path: KeyPath) -> None:
