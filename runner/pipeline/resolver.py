@@ -457,7 +457,8 @@ class _Resolver:
         annotation = payload_annotation(handler.call, handler, is_batch=spec.batch is not None)
         for mismatch in handler_mismatches(handler.path, annotation, schemas):
             self._note("schema-mismatch", (*path, "handler"), *mismatch)
-        for found in missing_attributes(handler.call, handler.payload_parameter, annotation):
+        parameter = handler.payload_parameter if spec.batch is None else None  # of a batch it is the list of payloads
+        for found in missing_attributes(handler.call, parameter, annotation):
             problem = without_attribute(handler, annotation, found, schemas)
             self._imported.note((*path, "handler"), handler.path, problem, "warning")
         certain = spec.from_ if is_queue else names

@@ -32,3 +32,7 @@ def tick() -> None:
 
 def bill(order: dict) -> None:
     print(order.number)
+
+
+def bill_all(orders: list[dict]) -> None:
+    orders.sort(key=str)
