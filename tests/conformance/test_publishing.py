@@ -272,6 +272,15 @@ async def test_12_a_message_that_no_queue_takes_is_unroutable(harness: Harness) 
     assert bodies(await (await harness.collect(session, queue)).take(1)) == ["found"]
 
 
+@pytest.mark.parametrize("message_id", [None, "", "\udcfc"], ids=["none", "empty", "not UTF-8"])
+async def test_12_a_returned_message_is_recognized_by_any_id(harness: Harness, message_id: str | None) -> None:
+    """Copies of messages from other programs keep their ids, also one that is empty or not UTF-8."""
+    session = await harness.session()
+    with pytest.raises(PublishFailed) as caught:
+        await session.publish(Address("", f"{harness.unique}.nowhere"), Envelope(b"lost", message_id=message_id))
+    assert caught.value.reason == "unroutable"
+
+
 async def test_12_an_exchange_that_is_missing_is_unavailable(harness: Harness) -> None:
     """It may be there later; the connection and everybody else on it live on."""
     session, queue = await harness.session(), harness.queue("work")

@@ -50,7 +50,12 @@ def _header_of(message: DeliveredMessage) -> bytes:
 
 
 def visible_id(message_id: str | None) -> str:
-    """Return an id by which aiormq recognizes a returned message. aiormq accepts valid Unicode only."""
+    """Return an id by which aiormq recognizes a returned message. aiormq accepts valid Unicode only.
+
+    aiormq takes an empty id for none, and a returned message without an id for one that has arrived.
+    """
+    if message_id == "":
+        return "(empty)"
     return (message_id or "").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
