@@ -49,6 +49,8 @@ from runner.redaction import mask_passwords
 _MAX_CHARACTERS = 80
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(?:\.\w+)*")
 _EXCLUDED = "conflicting-options"
+_MAX_GUESSED = 50
+"""How many unknown keys are guessed by their words, which takes some milliseconds for each."""
 _MAX_TOGETHER = 6
 """The most unknown keys in one problem. More have a problem each."""
 
@@ -229,7 +231,8 @@ class UnknownKeys:
         if word is not None and (meant := form_of(key, value, model, free)):
             return None, "", meant
         elsewhere = self._place_of(path, key, model)
-        if word is None and self._root is PipelineSpec and (not elsewhere or " or " not in elsewhere):
+        is_first = len(self._found) < _MAX_GUESSED
+        if word is None and is_first and self._root is PipelineSpec and (not elsewhere or " or " not in elsewhere):
             concept = meaning(place, key, value, free)
         is_known = word is not None or (concept is not None and not concept.what)
         typo = typo_of(normal(key), free, missing) if word is None else None

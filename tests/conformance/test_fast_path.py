@@ -12,15 +12,17 @@ import aio_pika
 import aiormq
 import pytest
 
+from runner.errors import PublishUnknown
 from runner.message import NO_HEADERS, Address, Envelope
 from runner.pipeline.codec import encode
 from runner.pipeline.model import BrokerSettings, Destination
 from runner.pipeline.topology import Queue, Topology
 from runner.runtime.publisher import PipelinePublisher
 from runner.transports.base import Delivery, SubscriptionOptions, TransportEvent
-from runner.transports.rabbitmq import RabbitTransport, frames
+from runner.transports.rabbitmq import RabbitTransport, frames, publish_channel, publisher
 from runner.transports.rabbitmq.amqp_fast_path import SWITCH, FrameReader
 from tests.node import Broker
+from tests.proxy import Proxy
 
 
 def open_readers() -> int:
@@ -126,6 +128,31 @@ async def test_every_message_takes_the_fast_path_and_arrives_as_by_the_general_w
             one, first, second = ((body, None, *rest) for body, _, *rest in (one, first, second))
         assert one == first == second == tuple(envelope)
     assert general == [envelope for envelope in GENERAL_WAY.values() for _ in range(2)]
+
+
+@pytest.mark.parametrize("value", ["", "1"], ids=["direct", "public"])
+async def test_a_publication_does_not_wait_for_a_broker_that_is_silent(
+    rabbitmq: Broker, unique: str, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """Neither its confirm nor the answer to the closing of its channel comes, while the connection stays up."""
+    monkeypatch.setenv(SWITCH, value)
+    monkeypatch.setattr(publisher, "CONFIRM_S", 0.2)
+    monkeypatch.setattr(publish_channel, "CLOSE_S", 0.2)
+    address, events = Address("", unique), list[TransportEvent]()
+    async with Proxy(rabbitmq.port) as proxy:
+        transport = RabbitTransport(
+            BrokerSettings(urls=(proxy.url,), heartbeat_s=600), on_transport_event=events.append
+        )
+        await transport.connect()
+        await transport.declare(Topology(queues=(Queue(unique),)))
+        await transport.publish(address, Envelope(b"first"))
+        proxy.half_open("down")
+        with pytest.raises(PublishUnknown):
+            async with asyncio.timeout(20):
+                await transport.publish(address, Envelope(b"second"))
+        assert "broker.stalled" in [event.event for event in events]
+        proxy.pass_through()
+        await transport.close()
 
 
 async def test_results_and_items_begin_by_the_fast_path(

@@ -19,10 +19,9 @@ _KEYS_IN_FLOW = re.compile(r"(?<=[{,\s])([\w-]+):(?=[^\s/,}])")
 _COMMENT_BEHIND = re.compile(r"(?<=\s)(//+|/\*+|--|;+)(\s[^\n]*)")
 _COMMENT = re.compile(r"(?:(?<=\s)|(?<=[,{}\[\]]))(//+|/\*+)([^\n]*)")
 _COMMENT_LINE = re.compile(r"(?:^|(?<=\n))[ \t]*(//+|/\*+|--+(?= )|;+(?= )|<!--)([^\n]*)")
-_BLOCK_COMMENT = re.compile(r"^[ \t]*(?:/\*(?!.*\*/)[\s\S]*?\*/|<!--(?!.*-->)[\s\S]*?-->)[ \t]*$", re.MULTILINE)
-_CONFLICT = re.compile(
-    r"^<{7}.*\n(?P<ours>[\s\S]*?)^(?:\|{7}.*\n[\s\S]*?^)?={7}\r?\n[\s\S]*?^>{7}.*(?:\n|\Z)", re.MULTILINE
-)
+_BLOCK = r"[\s\S]{0,2000}?"
+"""The lines of a comment. Without a limit, a search from each line would go on to the end of the file."""
+_BLOCK_COMMENT = re.compile(rf"^[ \t]*(?:/\*(?!.*\*/){_BLOCK}\*/|<!--(?!.*-->){_BLOCK}-->)[ \t]*$", re.MULTILINE)
 _TERMINAL = re.compile(r"(?:\$|>>>|PS [^>]*>|[\w.-]+@[\w.-]+[^\n]*[$#])(?: [^\n]*)?|cat [^\n]*<<[^\n]*|EOF|EOT")
 _CLOSING: Final = {"[": "]", "{": "}"}
 _NO_COLON = re.compile(r"([\w-]+)(\s*(?:=>|->|:=|=|::(?=\s|$)|;(?=\s|$))\s*|\s+(?=[^\s=-]))(.*)")
@@ -215,10 +214,10 @@ def named_items(source: Source) -> Iterator[Slip]:
 
 def marks(source: Source) -> Iterator[Slip]:
     """Find the marks of a merge conflict, of which the first side is read, and `---` inside of a pipeline."""
-    for match in _CONFLICT.finditer(source.text):
-        edits = (Edit(match.start(), match.start("ours"), ""), Edit(match.end("ours"), match.end(), ""))
+    for start, first, middle, end in _merge_conflicts(source.text):
+        edits = (Edit(start, first, ""), Edit(middle, end, ""))
         message, help_ = "this is a mark of a merge conflict", "keep one side, and remove the marks"
-        yield Slip(match.start(), match[0].index("\n"), message, help_, edits, is_certain=False)
+        yield Slip(start, first - start - 1, message, help_, edits, is_certain=False)
     for match in re.finditer(
         r"(?<=\n)---[ \t]*\r?\n(?=(?!(?:.*\n)*(?:version|apiVersion|name|---))[\w-]+:)", source.text
     ):
@@ -226,6 +225,21 @@ def marks(source: Source) -> Iterator[Slip]:
             help_ = 'remove this "---": what follows belongs to the same pipeline'
             mended, code = (Edit(*match.span(), ""),), "multiple-documents"
             yield Slip(match.start(), 3, "a file holds one pipeline", help_, mended, code=code)
+
+
+def _merge_conflicts(text: str) -> Iterator[tuple[int, int, int, int]]:
+    """Yield where each conflict starts, where its first side starts and ends, and where the conflict ends."""
+    start = first = middle = at = 0
+    for line in text.splitlines(keepends=True):
+        after = at + len(line)
+        if line.startswith("<" * 7):
+            start, first, middle = at, after, 0
+        elif first and not middle and (line.startswith("|" * 7) or line.rstrip() == "=" * 7):
+            middle = at
+        elif middle and line.startswith(">" * 7):
+            yield start, first, middle, after
+            first = middle = 0
+        at = after
 
 
 def block_comments(source: Source) -> Iterator[Slip]:

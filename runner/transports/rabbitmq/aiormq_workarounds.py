@@ -146,8 +146,10 @@ def is_lost(connection: AbstractConnection) -> bool:
     return connection.is_closed or transport is None or transport.connection.is_closed
 
 
-async def wait_within(seconds: float, work: Awaitable[T], lost: asyncio.Future[str] | None = None) -> T:
+async def wait_within(seconds: float | None, work: Awaitable[T], lost: asyncio.Future[str] | None = None) -> T:
     """Return the result of `work`; raises TimeoutError, or ConnectionError when its connection is lost first.
+
+    None is no limit of time.
 
     A call of aiormq on a dead connection may wait without end, and go on waiting when it is cancelled. So it runs in a
     task of its own, which is abandoned.

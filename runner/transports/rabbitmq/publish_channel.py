@@ -14,7 +14,13 @@ from aio_pika.abc import AbstractConnection
 from pamqp.commands import Basic
 
 from runner.message import Address, Envelope
-from runner.transports.rabbitmq.aiormq_workarounds import ShortString, close_within, ignore_result, loss_as_error
+from runner.transports.rabbitmq.aiormq_workarounds import (
+    ShortString,
+    close_within,
+    ignore_result,
+    loss_as_error,
+    wait_within,
+)
 from runner.transports.rabbitmq.amqp_fast_path import fast_path_of
 from runner.transports.rabbitmq.frames import (
     ACK,
@@ -68,6 +74,8 @@ class PublishChannel:
         self._refused: dict[Address, float] = {}
         """Since when the broker has refused everything for an address, in loop time."""
         self._is_retired = False
+        self._given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done, with the reason, when publications in flight are not waited for any longer."""
         fast_path = fast_path_of(connection)
         methods = frozenset({ACK, NACK, RETURN})
         self._route = fast_path.open_route(channel, methods, self._on_frames) if fast_path is not None else None
@@ -119,7 +127,8 @@ class PublishChannel:
         self._unconfirmed[tag] = ("", address, None)
         try:
             with loss_as_error:
-                confirmation = await self._basic_publish(address, envelope)
+                publishing = self._basic_publish(address, envelope)
+                confirmation = await wait_within(None, publishing, self._given_up)
         finally:
             self._settle(tag, confirmation)
         return confirmation
@@ -130,10 +139,11 @@ class PublishChannel:
         self._close_if_retired()
 
     async def close(self) -> None:
-        """Close the channel. Publications in flight fail."""
+        """Close the channel. Publications in flight fail, also if the broker does not answer."""
         if self._route is not None:
             self._route.is_open = False
         await close_within(self.amqp_channel.close(), CLOSE_S)
+        self._end_unconfirmed(aiormq.exceptions.ChannelInvalidStateError("the channel is closed"))
 
     def _on_frames(self, method: bytes, header: bytes, body: bytes) -> None:
         if method[:4] == RETURN:
@@ -173,9 +183,14 @@ class PublishChannel:
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
         """End the publications in flight with the error that closed the channel."""
         error = None if closing.cancelled() else closing.exception()
-        error = error or aiormq.exceptions.ChannelInvalidStateError("the channel is closed")
+        if self._route is not None:  # otherwise aiormq ends them
+            self._end_unconfirmed(error or aiormq.exceptions.ChannelInvalidStateError("the channel is closed"))
+
+    def _end_unconfirmed(self, error: BaseException) -> None:
         if self._route is None:
-            return  # aiormq ends them
+            if not self._given_up.done():
+                self._given_up.set_result("the channel is closed")
+            return
         self._route.is_open = False
         for tag in list(self._unconfirmed):
             self._settle(tag, error)
