@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -28,7 +29,13 @@ from runner.config.messages import closest
 from runner.redaction import mask_passwords
 
 _OUTPUT = ("-o", "-O", "--output", "--out", "--output-file", "--out-file", "--outfile", "--save")
-_ARGUMENTS = {"PATH": {"path", "paths"}, "NAME": {"name", "queue", "queues"}, "PAYLOAD": {"payload"}, "DIR": {"folder"}}
+_ARGUMENTS = {
+    "PATH": {"path", "paths"},
+    "NAME": {"name", "queue", "queues"},
+    "PAYLOAD": {"payload"},
+    "DIR": {"folder"},
+    "CODE": {"code"},
+}
 _PAYLOADS = {"publish": ['{"id": 1}'], "call": ['{"id": 1}']}
 _NAMED = {"pause": ("subscribers",), "resume": ("subscribers",), "tap": ("events", "queues")}
 _DRY = ("--dry-run", "--check", "--plan", "--simulate", "--diff")
@@ -225,6 +232,8 @@ def _unknown_option(context: click.Context, name: str, arguments: list[str]) -> 
         return message, written
     if help_ := _option_meant(context, name, own, arguments):
         return message, help_
+    if name.startswith("--no-") and f"--{name[5:]}" in own:
+        return message, Rewrite([item for item in arguments if item.partition("=")[0] != name], LEFT_OUT)
     parts = (each for each in own if name.startswith(f"{each}-") or (len(name) > 3 and each.startswith(name)))
     ends = (each for each in own if each.endswith(name[1:]))
     if near := next(parts, None) or closest(name, own, likeness=0.75) or next(ends, None):
@@ -324,7 +333,10 @@ def _left_out(name: str, arguments: list[str]) -> Rewrite:
 def _concurrency(rest: list[str], value: str) -> Rewrite:
     """Return the settings that let each subscriber handle several messages at once."""
     files = [item for item in rest[1:] if os.path.exists(item)] or pipelines_here()[:1]
-    names = [each for file in files for each in names_in(file, "subscribers")] or ["NAME"]
+    only = [each for item, each in pairwise(["", *rest]) if item == "--only"]
+    only += [item.partition("=")[2] for item in rest if item.startswith("--only=")]
+    known = [each for file in files for each in names_in(file, "subscribers")]
+    names = [each for each in known if each in only] or known or ["NAME"]
     settings = [part for each in names for part in ("--set", f"subscribers.{each}.concurrency={value}")]
     return Rewrite([*rest, *settings], "for each process, write", f"; for {value} processes, write --workers {value}")
 

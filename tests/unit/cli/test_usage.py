@@ -335,6 +335,8 @@ REWRITTEN = [
     ("import pipeline.yaml", '"pipeline.yaml" is a file, not a command', "import messages FILE pipeline.yaml"),
     ("up pipeline.yaml --reload", '"runner up" has no option --reload', "up pipeline.yaml --watch"),
     ("-V", '"runner" has no option -V', "--version"),
+    ("up pipeline.yaml --no-watch", '"runner up" has no option --no-watch', "up pipeline.yaml"),
+    ("explain --code unknown-key", '"runner explain" has no option --code', "explain unknown-key"),
 ]
 
 
@@ -736,3 +738,14 @@ def test_options_of_a_message_that_no_broker_takes(
     """The rule of `Publish`, before anything is connected."""
     code, message, _ = run(f"publish pipeline.yaml order_queue 1 {options}", monkeypatch, capsys)
     assert (code, message) == (2, text)
+
+
+def test_the_concurrency_is_that_of_the_subscribers_that_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--only` leaves the other ones out, and so does the help."""
+    subscribers = "subscribers: {ship: {from: q, handler: shop:ship}, mail: {from: r, handler: shop:mail}}\n"
+    Path("two.yaml").write_text(f"pipeline: two\n{subscribers}")
+    for only in ("--only mail", "--only=mail"):
+        _, _, help_ = run(f"up two.yaml {only} --concurrency 20", monkeypatch, capsys)
+        assert f"up two.yaml {only} --set subscribers.mail.concurrency=20; for" in help_
