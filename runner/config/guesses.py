@@ -141,6 +141,15 @@ def cron_of(value: object) -> str:
 _OFFSET: Final = re.compile(r"(?:UTC|GMT)?\s*([+-])0?(\d{1,2})(?::?00)?", re.IGNORECASE)
 
 
+_PLACES: Final = {
+    **{"PST": "America/Los_Angeles", "MST": "America/Denver", "CST": "America/Chicago", "EST": "America/New_York"},
+    **{"BST": "Europe/London", "WEST": "Europe/Lisbon", "EEST": "Europe/Helsinki", "MSK": "Europe/Moscow"},
+    **{"IST": "Asia/Kolkata", "JST": "Asia/Tokyo", "KST": "Asia/Seoul", "SGT": "Asia/Singapore"},
+    **{"AEST": "Australia/Sydney", "NZST": "Pacific/Auckland"},
+}
+"""A place for each of some abbreviations, most of which have other meanings elsewhere."""
+
+
 def zone(text: str, zones: set[str]) -> str:
     """Return the help for the name of a time zone that does not exist, "" if its meaning is unknown.
 
@@ -158,7 +167,8 @@ def zone(text: str, zones: set[str]) -> str:
     if len(found) == 1:
         return f'write "{found[0]}"'
     if re.fullmatch(r"[A-Z]{2,5}", text.strip()):
-        return "write a place, as in Europe/Berlin; it changes to summer time by itself"
+        place = _PLACES.get(text.strip().replace("DT", "ST"), "Europe/Berlin")
+        return f"write a place, as in {place}; it changes to summer time by itself"
     return ""
 
 

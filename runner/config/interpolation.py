@@ -34,6 +34,7 @@ _TEMPLATE = re.compile(
 _WINDOWS_VARIABLE = re.compile(r"%([A-Z_][A-Z0-9_]*)%")
 _PLACEHOLDER = re.compile(r"<[\w -]+>")
 _BARE_VARIABLE = re.compile(r"(?<!\$)\$([A-Za-z_]\w*)")
+_WHOLE_VARIABLE = re.compile(r"\$[A-Z_][A-Z0-9_]*")
 FREE_KEYS = frozenset({"description", "owner", "release", "with", "arguments", "headers", "levels", "password"})
 """Keys whose values may be any text, so a dollar or braces in them may be meant."""
 
@@ -222,7 +223,7 @@ class _Pass:
             for index, child in enumerate(node.nodes):
                 self.visit(child, (*path, index))
         elif isinstance(node.value, str) and any(sign in node.value for sign in ("$", "{{", "<", "%", "#{", "@")):
-            if not FREE_KEYS & {*path}:
+            if not FREE_KEYS & {*path} or ("with" in path and _WHOLE_VARIABLE.fullmatch(node.value)):
                 self._check_templates(node, node.value, path)
             if not any(broken is node for broken, _ in self.broken[-1:]):
                 self._scalar(node, node.value, path)
@@ -248,7 +249,7 @@ class _Pass:
         elif (bare := _BARE_VARIABLE.search(text)) and "://" not in text:
             message = f'"{bare[0]}" is not replaced: a variable needs braces'
             help_ = f'write "${{{bare[1]}}}" for the variable'
-            if path[0] not in ("producers", "subscribers"):  # whose texts are names, none of which has a dollar
+            if path[0] not in ("producers", "subscribers") or "with" in path:  # the others are names without a dollar
                 help_ += f', or "${bare[0]}" for a text that starts with a dollar'
         else:
             return

@@ -143,4 +143,5 @@ def _zone_help(value: object) -> str:
         return help_
     names = sorted(name for name in zones if "/" in name and name[0].isupper() and not name.startswith("Etc/"))
     match = typo_of(str(value), names) if "/" in str(value) else None
-    return f'did you mean "{match}"?' if match else example
+    is_near = match and typo_of(str(value).rpartition("/")[2], [match.rpartition("/")[2]])  # not by its continent alone
+    return f'did you mean "{match}"?' if is_near else example

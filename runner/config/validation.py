@@ -168,9 +168,12 @@ def conflicts(
     for found in _errors(error):
         if found.path[:-1] in checked:
             continue
-        beside = {str(path[-1]) for path in removed if path[: len(found.path) - 1] == found.path[:-1]}
-        message = str(found.context.get("message", ""))
-        if found.type == "conflicting-options" and not any(f'"{key}"' in message for key in beside):
+        depth = len(found.path) - 1
+        beside = {str(path[depth]) for path in removed if len(path) > depth and path[:depth] == found.path[:-1]}
+        said = f"{found.context.get('message', '')} {found.context.get('help', '')}"
+        if found.type == "conflicting-options" and not any(
+            re.search(rf'"{key.removesuffix("s")}s?\b', said) for key in beside
+        ):
             yield _wrong_value(found, document)
 
 

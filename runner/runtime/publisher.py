@@ -378,19 +378,21 @@ class PipelinePublisher:
             if not waits_for_broker and not self.can_publish:  # a lost connection is noticed by the end of the delay
                 raise PublishUnknown(f'the broker was lost while publishing to "{address}"')
 
-    async def call(self, outgoing: OutgoingMessage, timeout_s: float) -> Answer:
+    async def call(self, outgoing: OutgoingMessage, timeout_s: float, *, waited_s: float = 0.0) -> Answer:
         """Publish a question, once, and return its first answer. It expires when nothing waits for the answer any more.
 
-        Raises PublishFailed (certainly not published), NoAnswer, and CallFailed (the handler gave up).
+        Of the timeout, `waited_s` have passed. Raises PublishFailed (certainly not published), NoAnswer, and CallFailed
+        (the handler gave up).
         """
         destination = replace(outgoing.destination, needs_queue=True)
         if DELAY_TO in outgoing.envelope.headers:
             raise PublishFailed("a question cannot be delayed: its caller waits for the answer", reason="invalid")
-        expires_ms = min(max(1, math.ceil(timeout_s * 1000)), outgoing.envelope.expiration_ms or MAX_EXPIRATION_MS)
+        left_s = timeout_s - waited_s
+        expires_ms = min(max(1, math.ceil(left_s * 1000)), outgoing.envelope.expiration_ms or MAX_EXPIRATION_MS)
         # Publications may share an id, and so a correlation id. Answers must not.
         envelope = outgoing.envelope._replace(correlation_id=self._new_id(), expiration_ms=expires_ms)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(left_s):
                 with self.publication(outgoing._replace(destination=destination, envelope=envelope)) as sent:
                     waiting = await self._counted(destination, self._transport.ask(address_of(sent), sent.envelope))
                 assert waiting is not None

@@ -99,16 +99,17 @@ class PublishingSession:
 
         Raises NoAnswer, CallFailed, and what `send` raises where nothing was published.
         """
-        give_up_at = asyncio.get_running_loop().time() + timeout_s
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         with self._awaited():
             try:
-                async with asyncio.timeout_at(give_up_at):
+                async with asyncio.timeout(timeout_s):
                     await self._connected()
             except TimeoutError:
                 within = f"within {format_duration(timeout_s)}{self._because()}"
                 text = f'"{outgoing.destination.name}" was not asked {within}'
                 raise NoAnswer(text, reason="timeout", hint="nothing was published") from None
-            return await self.publisher.call(outgoing, give_up_at - asyncio.get_running_loop().time())
+            return await self.publisher.call(outgoing, timeout_s, waited_s=loop.time() - started)
 
     def _awaited(self) -> InProgress:
         """Let `close` wait for a block. Raises PublisherClosed."""

@@ -177,9 +177,9 @@ class RecordingPublisher(PipelinePublisher):
                 about = {**outgoing.span, "slot": None}
                 self._recorder.add("unheard", outgoing.envelope, to=to, **about)
 
-    async def call(self, outgoing: OutgoingMessage, timeout_s: float) -> Answer:
+    async def call(self, outgoing: OutgoingMessage, timeout_s: float, *, waited_s: float = 0.0) -> Answer:
         try:
-            answer = await super().call(outgoing, timeout_s)
+            answer = await super().call(outgoing, timeout_s, waited_s=waited_s)
         except (CallFailed, NoAnswer) as failure:
             about = {name: getattr(failure, name, "") or None for name in ("reason", "error_type", "error")}
             self._note_answer(outgoing, Answer(None, b"null", JSON, NO_HEADERS), **about)
