@@ -141,6 +141,17 @@ def _source_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
         yield Conflict((key,), message, "remove one of them, or write two producers", "several-sources")
 
 
+def _both(every_s: float, cron: str) -> str:
+    """Return the help for an interval within the times of a cron line, "" if it cannot be a step of its minutes."""
+    minute, _, others = cron.partition(" ")
+    step = every_s / 60
+    return (
+        f'write `cron: "*/{step:.0f} {others}"` for both, or '
+        if minute == "*" and step in range(1, 31) and 60 % step == 0
+        else ""
+    )
+
+
 def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
     source = "file" if producer.file is not None else "http" if producer.http is not None else ""
     if producer.handler is None and source:
@@ -149,7 +160,8 @@ def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
                 message = f'"{key}" is for handlers, and this producer has "{source}"'
                 yield Conflict((key,), message, f'remove it, or write "handler" instead of "{source}"')
     if producer.every is not None and producer.cron is not None:
-        yield Conflict(("cron",), '"every" and "cron" cannot be used together', "remove one of them")
+        help_ = f"{_both(producer.every, producer.cron)}remove one of them"
+        yield Conflict(("cron",), '"every" and "cron" cannot be used together', help_)
     if producer.once is not None:
         for key, value in (("every", producer.every), ("cron", producer.cron), ("http", producer.http)):
             if value is not None:

@@ -354,6 +354,7 @@ def _in_table(failure: Failure) -> ImportProblem | None:
     classes = " ".join(kind.__name__ for kind in type(error).__mro__)
     subject = f"{raiser} {'library ' if failure.is_in_library else ''}{classes}: {text}"
     lines = {"statement": [*_lines(failure.statement)], "innermost": [*_lines(failure.innermost)]}
+    lines["statement"] += _lines(_loop_around(failure.statement)) if "ImportTooLong" in classes else []
     for place, what, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
         for frame, line in lines.get(place, ()):
             if not (match := re.search(pattern, f"{subject}\n{line}")):
@@ -368,6 +369,14 @@ def _in_table(failure: Failure) -> ImportProblem | None:
                 words["kind"] = _type_of(words["rest"])
             return failure.problem(filled(what, words), filled(help_, words), at)
     return None
+
+
+def _loop_around(frame: Frame | None) -> Frame | None:
+    """Return the place of the statement at the top of the module that a line is inside of, such as `while True:`."""
+    for node in source_of(frame.file) if frame is not None else ():
+        if frame is not None and node.lineno <= frame.line <= (node.end_lineno or 0):
+            return frame._replace(line=node.lineno)
+    return frame
 
 
 def _lines(frame: Frame | None) -> Iterator[tuple[Frame | None, str]]:
@@ -403,11 +412,7 @@ def _model(failure: Failure) -> ImportProblem | None:
     wanted, place = found[1] or found[2], failure.at(frame)
     what = f"has a model with a field of type {wanted}, which pydantic cannot check"
     hint = "annotate it with what the JSON has there, such as str or dict, and make the object in the handler"
-    owner = frame.names.get(wanted.rpartition(".")[2])
-    if isinstance(owner, type) and is_of_the_user(getattr(sys.modules.get(owner.__module__), "__file__", None) or "/"):
-        hint = f'put "@dataclasses.dataclass" above "class {owner.__name__}", with "import dataclasses" at the top'
-        fields = _fields_of(owner)
-        hint += f", and write its fields in place of `__init__`: {', '.join(fields)}" if fields else ""
+    hint = as_dataclass(frame.names.get(wanted.rpartition(".")[2])) or hint
     mention = re.compile(rf"\s+(\w+)\s*:.*\b{wanted.rpartition('.')[2]}\b")
     for line, text in enumerate(linecache.getlines(frame.file)[frame.line :], frame.line + 1):
         if field := mention.match(text):
@@ -415,6 +420,16 @@ def _model(failure: Failure) -> ImportProblem | None:
             place = place_of(frame.file, line, field[1])
             break
     return failure.problem(what, hint, place)
+
+
+def as_dataclass(owner: object) -> str:
+    """Return how to make a class of the user a dataclass; "" for anything else."""
+    file = getattr(sys.modules.get(getattr(owner, "__module__", "")), "__file__", None) or "/"
+    if not isinstance(owner, type) or not is_of_the_user(file):
+        return ""
+    hint = f'put "@dataclasses.dataclass" above "class {owner.__name__}", with "import dataclasses" at the top'
+    fields = _fields_of(owner)
+    return f"{hint}, and write its fields in place of `__init__`: {', '.join(fields)}" if fields else hint
 
 
 def _fields_of(owner: type) -> list[str]:

@@ -408,7 +408,7 @@ def _decoder(path: str, parameter: str | None, annotation: Any) -> codec.Decode:
     try:
         return codec.decoder(annotation)
     except Exception as error:  # pydantic raises various errors for unsupported types
-        from runner.pipeline.import_failures import typed_dict_of_typing
+        from runner.pipeline.import_failures import as_dataclass, typed_dict_of_typing
         from runner.pipeline.schemas import undefined_in_model
 
         undefined = undefined_in_model(annotation) or typed_dict_of_typing(annotation, error)
@@ -416,6 +416,7 @@ def _decoder(path: str, parameter: str | None, annotation: Any) -> codec.Decode:
             raise undefined from error
         shown = getattr(annotation, "__qualname__", None) or str(annotation)
         hint = "annotate it with a pydantic model, a dataclass, a TypedDict, dict, list, str or bytes"
+        hint = as_dataclass(annotation) or hint
         message = f'no payload of "{path}" can be converted to its annotation {shown}'
         raise ImportProblem("bad-annotation", message, hint, is_attribute=True, parameter=name) from error
 

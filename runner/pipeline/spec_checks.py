@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -83,7 +84,11 @@ def _shared_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]
     for name in spec.events:
         if name in spec.queues:
             message = f'"{name}" is a queue and an event: `from` and `to` could not tell them apart'
-            yield loaded.problem("name-clash", ("events", name), message, "rename one of them", on="key")
+            help_text = (
+                f"rename the queue, and write `events: [{name}]` in it if it gets the event; or remove it if it is "
+            )
+            help_text += "that of one subscriber, and write its options there, under `queue:`"
+            yield loaded.problem("name-clash", ("events", name), message, help_text, on="key")
 
 
 def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
@@ -392,7 +397,10 @@ def _unknown(
     elif address:
         help_text = address
     elif typo := typo_of(name, known):
-        help_text = f'did you mean "{typo}"?'
+        odd = next((sign for sign in name if sign > "\x7f" and sign not in typo), "")
+        help_text = (
+            f'did you mean "{typo}"?{f" Its {unicodedata.name(odd, odd).lower()} is another sign" if odd else ""}'
+        )
     elif item := _item_called(loaded, name, is_source=path[2:3] == ("from",)):
         help_text = item
     elif guess:
