@@ -22,7 +22,7 @@ def command(folder: Path) -> None:
     Exit codes: 0 written, 2 files exist already.
     """
     if folder.is_file() or (not folder.exists() and folder.suffix in (".yaml", ".yml", ".py")):
-        hint = f"init makes a folder: runner init {shlex.quote(str(folder.parent))}"
+        hint = f"init makes a folder: runner init {shlex.quote(str(folder.with_suffix('')))}"
         raise BadValue(f'"{folder}" is the name of a file', hint, "DIR")
     with errors_as_exit_codes():
         from runner.operations.project_template import write_project

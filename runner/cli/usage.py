@@ -76,7 +76,7 @@ def _with_tests(line: Rewrite) -> Rewrite:
         return line
     from runner.config.suite_loader import tests_beside
 
-    tests = {word: tests_beside(Path(word))[:3] for word in line.words if is_pipeline(word)}
+    tests = {word: tests_beside(Path(word))[:3] for word in line.words if is_pipeline(word) and Path(word).is_file()}
     return replace(line, words=[each for word in line.words for each in tests.get(word) or [word]])
 
 
@@ -464,6 +464,8 @@ def _bad_value(context: click.Context, error: click.BadParameter, arguments: lis
         if re.match(r"[A-Za-z_]\w*=", name[1]):
             before, _, after, _ = _around(arguments, label)
             hint = f"write the variable before the command: {_with_variable(name[1], [*before, *after])}"
+    elif message.endswith(" is a directory") and (name := re.search(r"'(.+)'", message)):
+        message, hint = f'"{name[1]}" is a folder', f"write the name of a file in it: {os.path.join(name[1], 'NAME')}"
     elif isinstance(kind, _Number):
         message, hint = _wrong_number(label, kind, parameter, message.split(" ")[0].strip("'"))
     elif not hint and message.startswith("write "):

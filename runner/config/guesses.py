@@ -286,6 +286,8 @@ def broker(text: str) -> tuple[str, str]:
     if "," in text or ";" in text:
         urls = [url.strip() for url in re.split("[,;]", text) if url.strip()]
         return "", "put them into a list under the key `urls:`, below `broker:`" if len(urls) > 1 else ""
+    if re.search(r"[^/:]//$", text) and not re.match(r"amqps?:", text):
+        text = text[:-1]  # Celery's
     if re.search(r"[^/:]//$", text):
         return "", 'write one "/" at its end, for the virtual host "/"'
     scheme, separator, rest = re.sub(r"^(amqps?)(?::/?|//)(?=[^/])", r"\1://", text).partition("://")

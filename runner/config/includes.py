@@ -160,6 +160,9 @@ class _Reader:
             raise UnplacedError(
                 "bad-include", f"cannot include {quoted(name)}: not a file name", "write a path"
             ) from None
+        if name.endswith(".py") or (not target.suffix and target.with_suffix(".py").is_file()):
+            help_ = "remove it: a module is imported where a handler names it, as in `handler: module:function`"
+            raise UnplacedError("bad-include", f"cannot include {quoted(name)}: it is a module of Python", help_)
         if target in chain:
             circle = " → ".join(self._shown(path) for path in (*chain[chain.index(target) :], target))
             raise UnplacedError(

@@ -177,6 +177,10 @@ def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
 
 def _unwritable(payload: Any, error: Exception, place: str = "") -> PublishFailed:
     """Return the error of a payload that JSON cannot represent, with the place of the value in dicts and lists."""
+    if isinstance(payload, BaseException):
+        name = type(payload).__name__
+        message = f"the result is the exception {name}, which is not raised"
+        return PublishFailed(message, reason="invalid", hint=f"write `raise {name}(…)` in place of `return {name}(…)`")
     text = str(error)
     for inside, value in _items(payload, place) if "Circular" not in text else ():
         try:

@@ -68,6 +68,9 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
             "write: runner dead drop pipeline.yaml --all --yes (or look first, with --dry-run)",
         ),
         ("test pipeline.yaml -k paid", "write: runner test pipeline.test.yaml --only paid"),
+        ("test . -k paid", "write: runner test . --only paid"),
+        ("init billing.yaml", "init makes a folder: runner init billing"),
+        ("schema --output .", "write the name of a file in it: ./NAME"),
     ],
 )
 def test_a_help_says_what_becomes_of_each_word(

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 from typing_extensions import TypedDict
 
-from runner.errors import PublishFailed
+from runner.errors import PublishFailed, Reject
 from runner.message import MAX_BODY_BYTES, Envelope, Publish
 from runner.outcome import InvalidMessage
 from runner.pipeline.body_encoding import BYTES, JSON, TEXT
@@ -252,3 +252,9 @@ def test_foreign_bytes_are_taken_for_what_they_look_like(body: bytes, payload: A
     """The command line publishes JSON as JSON, byte for byte."""
     found = guess_payload(body)
     assert (found, type(found)) == (payload, type(payload))
+
+
+def test_an_exception_that_is_returned_is_meant_to_be_raised() -> None:
+    with pytest.raises(PublishFailed, match="the exception Reject, which is not raised") as caught:
+        encode(Reject("no"))
+    assert caught.value.hint == "write `raise Reject(…)` in place of `return Reject(…)`"
