@@ -160,9 +160,6 @@ class _Reader:
             raise UnplacedError(
                 "bad-include", f"cannot include {quoted(name)}: not a file name", "write a path"
             ) from None
-        if name.endswith(".py") or (not target.suffix and target.with_suffix(".py").is_file()):
-            help_ = "remove it: a module is imported where a handler names it, as in `handler: module:function`"
-            raise UnplacedError("bad-include", f"cannot include {quoted(name)}: it is a module of Python", help_)
         if target in chain:
             circle = " → ".join(self._shown(path) for path in (*chain[chain.index(target) :], target))
             raise UnplacedError(
@@ -176,6 +173,9 @@ class _Reader:
         if len(chain) > limits.MAX_INCLUDE_DEPTH:
             message = f"included more than {limits.MAX_INCLUDE_DEPTH} deep"
             raise UnplacedError("too-deep", message, "include it from a file further up")
+        if target.suffix == ".py" or (not target.suffix and os.path.isfile(f"{target}.py")):
+            help_ = "remove it: a module is imported where a handler names it, as in `handler: module:function`"
+            raise UnplacedError("bad-include", f"cannot include {quoted(name)}: it is a module of Python", help_)
         return target
 
     def _check_limits(self) -> None:
