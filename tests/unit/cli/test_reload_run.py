@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,6 @@ from runner.cli.reload_run import _usable
         (("up", "--watch", "--workers=2"), 2, "leave --workers out"),
         (("up", "--watch", "--until-idle"), 2, "leave --until-idle out"),
         (("dev", "--broker=memory"), 2, "--broker"),
-        (("dev", "nowhere.yaml"), 78, ""),  # the text is written past what this test captures
     ],
 )
 def test_what_is_refused(
@@ -28,6 +29,13 @@ def test_what_is_refused(
     result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "shop.yaml")])
     assert result.exit_code == code, result.output
     assert text in result.output
+
+
+def test_a_pipeline_that_is_not_there(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "runner", "dev", "nowhere.yaml"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 78
+    assert "nowhere.yaml" in ended.stdout + ended.stderr
 
 
 def test_a_port_that_is_taken() -> None:
