@@ -182,9 +182,14 @@ def _matches(place: str, parts: list[str]) -> Iterator[_Match]:
                 )
 
 
+def _section_of(home: str) -> str:
+    """Return the item, or the map at the top level, that a map of options belongs to."""
+    return home if _PARENTS.get(home) == "pipeline" else _PARENTS.get(home, home)
+
+
 def _is_way(home: str, place: str) -> bool:
     """Whether a help may send a key from its place to the home of another option."""
-    parent = home if _PARENTS.get(home) == "pipeline" else _PARENTS.get(home, home)
+    parent = _section_of(home)
     is_top = parent in ("logging", "telemetry", "shutdown", "broker")
     return is_top or (parent, place) in _ROUTES or (place == "pipeline" and parent in _ITEMS)
 
@@ -219,7 +224,7 @@ def _word(option: _Option, place: str, value: object) -> ForeignWord:
     home, key, how, _, text = option
     if key == "-":
         return ForeignWord("", "!", text)
-    parent = home if _PARENTS.get(home) == "pipeline" else _PARENTS.get(home, home)
+    parent = _section_of(home)
     remark = "attempts count the first try" if how == "retries" else ""
     if place in (home, _PARENTS.get(home)):
         return ForeignWord(key if home == place else f"{home}.{key}", how, remark)

@@ -7,13 +7,15 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from runner.config.messages import closest
-from runner.pipeline.import_problems import ImportProblem, Place, is_of_the_user, source_of
+from runner.pipeline.import_problems import ImportProblem, Place, is_of_the_user
 from runner.pipeline.model import Handler
+from runner.pipeline.python_source import parse_python
 
 _PLAIN = (str, bytes, dict, list, int, float, bool)
 
@@ -42,12 +44,15 @@ def missing_attributes(call: Callable[..., Any], parameter: str | None, annotati
         if not (dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel)) or "__getattribute__" in vars(kind):
             return
         known |= {name for base in kind.__mro__ for name in getattr(base, "__annotations__", {})}
-    node = _definition(function.__code__.co_filename, function.__name__, function.__code__.co_firstlineno)
-    for found in _attributes(node, parameter) if node is not None else ():
+    if (definition := _definition(function)) is None:
+        return
+    node, above = definition
+    for found in _attributes(node, parameter):
         guess = closest(found.attr, [name for name in known if not name.startswith("_")], likeness=0.8)
         if found.attr not in known and (is_plain or guess):
             column = (found.end_col_offset or 0) - len(found.attr) + 1
-            place = Place(function.__code__.co_filename, found.end_lineno or found.lineno, column, len(found.attr))
+            line = above + (found.end_lineno or found.lineno)
+            place = Place(function.__code__.co_filename, line, column, len(found.attr))
             yield MissingAttribute(f"{parameter}.{found.attr}", found.attr, guess or "", place)
 
 
@@ -69,17 +74,19 @@ def without_attribute(
     return ImportProblem("payload-attribute", what, hint, place=found.place)
 
 
-def _definition(file: str, name: str, line: int) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """Return the statement of a function at the top of a module of the user, None for another one."""
-    functions = (node for node in source_of(file) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    for node in functions if is_of_the_user(file) else ():
-        if node.name == name and line in range(_first_line(node), node.lineno + 1):
-            return node
-    return None
+def _definition(function: FunctionType) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, int] | None:
+    """Return the statement of a function at the top of a module of the user, and how many lines are above it.
 
-
-def _first_line(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    return min([node.lineno, *(item.lineno for item in node.decorator_list)])
+    Only the lines of the function are parsed: a module may have many handlers.
+    """
+    if function.__qualname__ != function.__name__ or not is_of_the_user(function.__code__.co_filename):
+        return None
+    try:
+        lines, first = inspect.getsourcelines(function)
+        node = parse_python("".join(lines)).body[0]
+    except (OSError, TypeError, SyntaxError, ValueError, IndexError):
+        return None
+    return (node, first - 1) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else None
 
 
 def _attributes(node: ast.FunctionDef | ast.AsyncFunctionDef, parameter: str) -> list[ast.Attribute]:
