@@ -139,8 +139,7 @@ class RunnerProcess:
         return self
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if error is not None:
-            print(self._story(f"the test ends here with {type(error).__name__}"))
+        print(self._story("the test goes on" if error is None else f"the test ends here with {type(error).__name__}"))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._watching
