@@ -251,9 +251,8 @@ Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=str), RATE
 
 def _share(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        help_ = f"write it in percent, as in {round(value * 100) if value < 1 else value}%"
-        if 1 <= value < 10:  # it may be a number of failures
-            help_ = "write a share in percent, as in 50%: it is not a number of them"
+        percent = round(value * 100) if 0 < value < 1 else value if 0 < value <= 100 else 20
+        help_ = f"write it in percent, as in {percent}%"
         raise spec_error("bad-share", f"must be a share in percent, not {describe(value)}", help_)
     try:
         share = parse_share(value) if isinstance(value, str) else None

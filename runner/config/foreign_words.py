@@ -17,7 +17,7 @@ _PREFIX = re.compile(
 _SUFFIX = re.compile(r"_(?:name|config|configuration|options|settings|policy|value|spec)$")
 _UNIT = re.compile(r"(?:^|_)(?:in_)?(?:(ms|msecs?|millis|milliseconds?)|(m|mins?|minutes?)|(?:s|secs?|seconds?))$")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_PLACEHOLDER = re.compile(r"((?:([\w-]+): )?)\{(\w+)(?:\|([^}]*))?\}")
+_PLACEHOLDER = re.compile(r"((?:([\w-]+): )?)\{(=?)(\w+)(?:\|([^}]*))?\}")
 _FEW_SECONDS, _MANY_SECONDS = 100, 1000
 """A number below the first is one of seconds, and from the second on more often one of milliseconds."""
 _DIGITS: Final = 12
@@ -62,11 +62,11 @@ class ForeignWord(NamedTuple):
         known = {"name": name, **{normal(word): text for word, text in words.items()}}
 
         def fill(match: re.Match[str]) -> str:
-            before, key, word, example = match.groups(default="")
+            before, key, is_raw, word, example = match.groups(default="")
             text = known.get(word)
             if text is None:
-                return match[0] if match[4] is None else f"{before}{example}"
-            return f"{before}{convert(key, text) if key else text}"
+                return match[0] if match[5] is None else f"{before}{example}"
+            return f"{before}{convert(key, text) if key and not is_raw else text}"
 
         return _PLACEHOLDER.sub(fill, self.remark)
 

@@ -70,6 +70,12 @@ def form_of(key: str, value: object, model: type[SpecModel], free: list[str]) ->
     return next((name for name in near if inner and inner <= {*model_keys(model_below(model, (name,)))}), "")
 
 
+def is_path(key: str, model: type[SpecModel]) -> bool:
+    """Whether a key with dots is the path of a key in a map below, such as `retry.attempts`."""
+    above, _, last = key.rpartition(".")
+    return bool(above) and last in model_keys(model_below(model, tuple(above.split("."))))
+
+
 def is_form_of(key: str, other: str) -> bool:
     """Whether a key has the letters of another one, its plural, or one slip of the keyboard."""
     letters, others = (re.sub(r"[^a-z0-9]", "", word.lower()) for word in (key, other))

@@ -261,7 +261,9 @@ def foreign_value(model: type[SpecModel], key: str, value: object) -> ForeignWor
     kind = "[map]" if isinstance(value, dict) else "null" if value is None else str(value).strip()
     if isinstance(value, list):
         kind = "[list]" if value and not any(isinstance(item, dict | list) for item in value) else "[]"
-    return foreign_word(f"{place_of(model)}.{key}", kind)
+    place = f"{place_of(model)}.{key}"
+    is_percent = type(value) is int and 0 < value <= 100
+    return foreign_word(place, kind) or (foreign_word(place, "[percent]") if is_percent else None)
 
 
 def fill(word: ForeignWord, name: str, words: Mapping[str, str], model: type[SpecModel], how: str = "?") -> str:

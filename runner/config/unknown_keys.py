@@ -19,6 +19,7 @@ from runner.config.key_guesses import (
     is_all_known,
     is_form_of,
     is_level,
+    is_path,
     key_meant,
     keys_below,
     missing_at,
@@ -116,7 +117,7 @@ class UnknownKeys:
         free = [name for name in model_keys(model) if name not in parent]
         if key in (*model_keys(model), *model.reserved) or not isinstance(value, dict) or not value:
             return False
-        if word is not None and form_of(key, value, model, free):
+        if form_of(key, value, model, free):
             return False
         is_compound = has_parts(place, key, value) and not duration_of(value)
         may_be = word is None or word.how in ("^", "!") or word.key in ("arguments", "handler", "from", "url")
@@ -226,9 +227,11 @@ class UnknownKeys:
         ):  # `queue: {name: orders}`, as other tools write it
             self.stood_for.add((*path[:2], "from"))
             return ForeignWord("", "!", 'write "from: {value}" in the subscriber, in place of "queue:"'), "", ""
+        if is_path(key, model):
+            return ForeignWord(key, "=", ""), "", ""
         word, concept = self._inner(path, key, model, value, parent) or foreign_word(place, key, value, siblings), None
         free = [name for name in model_keys(model) if name not in parent]
-        if word is not None and (meant := form_of(key, value, model, free)):
+        if meant := form_of(key, value, model, free):
             return None, "", meant
         elsewhere = self._place_of(path, key, model)
         is_first = len(self._found) < _MAX_GUESSED

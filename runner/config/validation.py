@@ -248,6 +248,8 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
         example = examples[-1 if len(examples) < 3 else 1] if " to " not in help_ else examples[0]
         message = message.replace("the value of", "the empty value of")
         help_ = f"set it, or write a default, as in ${{{name}:-{example}}}"
+    if code == "bad-name" and "to" in error.path and (names := _matching(str(error.value), document)):
+        help_ = f"write {' or '.join(f'`to: {name}`' for name in names)}: an event is published by its whole name"
     is_here = len(error.path) - len(path) <= 1  # one more for a name that stands for a map
     source_text = document.source_text(path) if is_here and isinstance(error.value, int | float) else ""
     if help_.startswith('put it in quotes: "') and _NUMBER.fullmatch(source_text):
@@ -310,7 +312,7 @@ def _single(path: KeyPath, value: object, message: str) -> str:
 
 def _foreign_value(path: KeyPath, value: object, code: str) -> tuple[str, str | None] | None:
     """Return the help for a value of another tool, and the value to write if that is certain."""
-    if not path or value is None or code == "conflicting-options" or isinstance(path[-1], int):
+    if not path or value is None or code == "conflicting-options" or isinstance(path[-1], int) or _pairs(value):
         return None
     from runner.config.proposals import foreign_value, proposals, remark_on  # only for files with mistakes
 
@@ -341,6 +343,8 @@ def _known_value(path: KeyPath, value: object, code: str, document: Document) ->
 
         items = proposals(model_at(path), keys[0], value, "?")
         return (f'write "{path[-1]}: {{{keys[0]}: {items[0].text}}}"', None) if items else None
+    if pairs := _pairs(value) if code == "wrong-type" else {}:
+        return f'write "{path[-1]}: {{{", ".join(f"{key}: {inner}" for key, inner in pairs.items())}}}"', None
     if not isinstance(value, str):
         return None
     from runner.config.guesses import cron_at, function_in  # only for files with mistakes
@@ -353,6 +357,21 @@ def _known_value(path: KeyPath, value: object, code: str, document: Document) ->
         return (_below_it(path, value), None) if code == "wrong-type" else None
     option = _option_of(model_at(path), value)
     return (f'write "{path[-1]}: {option}"', option) if option else (_below_it(path, value), None)
+
+
+def _pairs(value: object) -> dict[str, str]:
+    """Return the map that `name=value`, or a list of such texts, means; an empty one for other values."""
+    items = value if isinstance(value, list) else [value]
+    found = [re.fullmatch(r"(\w+)=(\S+)", item) if isinstance(item, str) else None for item in items]
+    return {match[1]: match[2] for match in found if match} if all(found) else {}
+
+
+def _matching(pattern: str, document: Document) -> list[str]:
+    """Return the events of a document that a pattern means."""
+    events = document.node(("events",))
+    words = {"*": r"[^.]+", "#": r".*"}
+    wanted = r"\.".join(words.get(word, re.escape(word)) for word in pattern.split("."))
+    return [name for name in events.nodes if re.fullmatch(wanted, name)] if isinstance(events, MappingNode) else []
 
 
 def _option_of(model: type[SpecModel], value: str) -> str:

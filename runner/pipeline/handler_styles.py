@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from runner.config.messages import closest
 from runner.pipeline.import_problems import ImportProblem
 from runner.tables import filled, read_kind
 
@@ -28,11 +29,23 @@ def wrong_parameters(path: str, what: str, hint: str, *, parameter: str | None =
 
 
 def missing_parameters(
-    path: str, parameters: Parameters, missing: Sequence[str], payload: str | None, *, takes_payload: bool
+    path: str,
+    parameters: Parameters,
+    missing: Sequence[str],
+    payload: str | None,
+    unused: Collection[str],
+    *,
+    takes_payload: bool,
 ) -> ImportProblem:
-    """Return the problem of all required parameters that get nothing."""
+    """Return the problem of required parameters that get nothing. `unused` are resources that no parameter takes."""
     what, first = f"needs {_listed(missing)}, which nothing provides", missing[0]
     offered = f"pass a value by `with: {{{', '.join(f'{name}: …' for name in missing)}}}`"
+    only = "".join(unused) if len(unused) == 1 else ""
+    near = {name: closest(name, unused) or (only if name in _RESOURCES else "") for name in missing}
+    if all(near.values()):
+        renamed = " and ".join(f'"{name}" to "{meant}"' for name, meant in near.items())
+        hint = f"rename the parameter {renamed}, as the resource is called, or {offered}"
+        return wrong_parameters(path, what, hint, parameter=first)
     if not takes_payload:
         hint = f"it is called without a payload: {offered}, or give it a default"
         return wrong_parameters(path, what, hint, parameter=first)

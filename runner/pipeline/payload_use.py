@@ -1,4 +1,4 @@
-"""Finds attributes of a payload that its annotation does not have, in the source of a handler."""
+"""Finds what cannot work in the source of a handler: attributes that its payload or its message does not have."""
 
 from __future__ import annotations
 
@@ -13,24 +13,32 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from runner.config.messages import closest
+from runner.message import Message
 from runner.pipeline.import_problems import ImportProblem, Place, is_of_the_user
 from runner.pipeline.model import Handler
 from runner.pipeline.python_source import parse_python
+from runner.tables import filled, read_kind
 
-_PLAIN = (str, bytes, dict, list, int, float, bool)
+_COMPLETE = (str, bytes, dict, list, int, float, bool, Message)
+"""Types whose objects get no other attributes at run time."""
+_DECODERS = ("decode", "loads", "load", "bytes", "str")
 
 
 class MissingAttribute(NamedTuple):
-    """An attribute of the payload that is read and is not there: `text` as it is written, and what may be meant."""
+    """An attribute that is read and is not there: `text` as it is written, and what may be meant.
+
+    `decoding` is the expression that decodes its value, such as `json.loads(message.body)`.
+    """
 
     text: str
     name: str
     guess: str
     place: Place
+    decoding: str
 
 
 def missing_attributes(call: Callable[..., Any], parameter: str | None, annotation: Any) -> Iterator[MissingAttribute]:
-    """Yield the attributes that a function reads of its payload and that no such payload has.
+    """Yield the attributes that a function reads of its payload, or of its message, and that no such object has.
 
     For a model only those that are near to one that it has: it may get others at run time.
     """
@@ -39,21 +47,21 @@ def missing_attributes(call: Callable[..., Any], parameter: str | None, annotati
     if parameter is None or not inspect.isfunction(function) or not isinstance(kind, type):
         return
     known = {*dir(kind)}
-    is_plain = kind in _PLAIN
-    if not is_plain:
+    is_complete = kind in _COMPLETE
+    if not is_complete:
         if not (dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel)) or "__getattribute__" in vars(kind):
             return
         known |= {name for base in kind.__mro__ for name in getattr(base, "__annotations__", {})}
-    if (definition := _definition(function)) is None:
+    if (definition := definition_of(function)) is None:
         return
     node, above = definition
     for found in _attributes(node, parameter):
         guess = closest(found.attr, [name for name in known if not name.startswith("_")], likeness=0.8)
-        if found.attr not in known and (is_plain or guess):
+        if found.attr not in known and (is_complete or guess):
             column = (found.end_col_offset or 0) - len(found.attr) + 1
             line = above + (found.end_lineno or found.lineno)
             place = Place(function.__code__.co_filename, line, column, len(found.attr))
-            yield MissingAttribute(f"{parameter}.{found.attr}", found.attr, guess or "", place)
+            yield MissingAttribute(f"{parameter}.{found.attr}", found.attr, guess or "", place, _decoding(node, found))
 
 
 def without_attribute(
@@ -61,8 +69,12 @@ def without_attribute(
 ) -> ImportProblem:
     """Return the warning about an attribute, with what to write. `schemas` are those of the messages, by source."""
     kind = typing.get_origin(annotation) or annotation
-    what = f'"{handler.path}" reads "{found.text}", and {kind.__name__} has no "{found.name}"'
+    named = "a runner.Message" if kind is Message else kind.__name__
+    what = f'"{handler.path}" reads "{found.text}", and {named} has no "{found.name}"'
     hint = "annotate it with what the JSON is: a model, a dataclass or dict"
+    if kind is Message:
+        hint = _of_message(found, handler.message_parameter or "")
+        return ImportProblem("payload-attribute", what, hint, place=found.place)
     types = {schema: name for name, schema in schemas.items() if isinstance(schema, type) and schema is not kind}
     if len(types) == 1:
         ((schema, name),) = types.items()
@@ -74,7 +86,29 @@ def without_attribute(
     return ImportProblem("payload-attribute", what, hint, place=found.place)
 
 
-def _definition(function: FunctionType) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, int] | None:
+def _of_message(found: MissingAttribute, parameter: str) -> str:
+    """Return what to write in place of an attribute that messages of other libraries have."""
+    rows = read_kind("runner.pipeline", "handler_styles.txt", "message").items()
+    known = {word: text for words, text in rows for word in words.split()}
+    if found.name in known:
+        return filled(known[found.name], {"message": parameter, "value": found.decoding})
+    if found.guess:
+        return f'did you mean "{found.guess}"?'
+    return f"it has {', '.join(item.name for item in dataclasses.fields(Message))}"
+
+
+def _decoding(node: ast.FunctionDef | ast.AsyncFunctionDef, found: ast.Attribute) -> str:
+    """Return the largest expression that only decodes what an attribute has, at least the attribute itself."""
+    whole: ast.expr = found
+    for call in reversed([item for item in ast.walk(node) if isinstance(item, ast.Call)]):  # from the innermost
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        receiver = call.func.value if isinstance(call.func, ast.Attribute) else None
+        if name in _DECODERS and whole in (receiver, *call.args):
+            whole = call
+    return ast.unparse(whole)
+
+
+def definition_of(function: FunctionType) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, int] | None:
     """Return the statement of a function at the top of a module of the user, and how many lines are above it.
 
     Only the lines of the function are parsed: a module may have many handlers.

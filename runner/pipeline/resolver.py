@@ -23,7 +23,7 @@ from runner.config.store_urls import SQLITE
 from runner.config.subscriber_spec import DedupeSpec, RetrySpec, SubscriberSpec, TripSpec
 from runner.config.target_spec import TargetSpec
 from runner.errors import Problem
-from runner.message import Address
+from runner.message import Address, Message
 from runner.outcome import RetryPolicy, TripPolicy
 from runner.pipeline import codec, topology_builder
 from runner.pipeline.body_encoding import compressor
@@ -34,6 +34,7 @@ from runner.pipeline.flow_checks import Peer
 from runner.pipeline.import_problems import ImportProblem
 from runner.pipeline.import_report import ImportReport
 from runner.pipeline.importer import import_callable, import_exception
+from runner.pipeline.log_calls import wrong_log_calls
 from runner.pipeline.model import (
     HTTP_TIMEOUT_S,
     Batch,
@@ -457,10 +458,12 @@ class _Resolver:
         annotation = payload_annotation(handler.call, handler, is_batch=spec.batch is not None)
         for mismatch in handler_mismatches(handler.path, annotation, schemas):
             self._note("schema-mismatch", (*path, "handler"), *mismatch)
-        parameter = handler.payload_parameter if spec.batch is None else None  # of a batch it is the list of payloads
-        for found in missing_attributes(handler.call, parameter, annotation):
-            problem = without_attribute(handler, annotation, found, schemas)
-            self._imported.note((*path, "handler"), handler.path, problem, "warning")
+        if spec.batch is None:  # in a batch both are lists
+            objects = ((handler.payload_parameter, annotation), (handler.message_parameter, Message))
+            for parameter, kind in objects:
+                for found in missing_attributes(handler.call, parameter, kind):
+                    problem = without_attribute(handler, kind, found, schemas)
+                    self._imported.note((*path, "handler"), handler.path, problem, "warning")
         certain = spec.from_ if is_queue else names
         dedupe = spec.dedupe.key if spec.dedupe is not None else None
         one_group, no_key = "all messages would be one group", "every message would be invalid"
@@ -503,8 +506,9 @@ class _Resolver:
                 )
             except ImportProblem as error:
                 raise odd or error from None
-            if odd is not None:  # it can be called, but may do something else than it says
-                self._imported.note((*path, "handler"), target, odd, "warning")
+            # it can be called, but may do something else than it says
+            for problem in (*([odd] if odd is not None else []), *wrong_log_calls(target, call)):
+                self._imported.note((*path, "handler"), target, problem, "warning")
             return made
 
         return self._imported.attempt((*path, "handler"), target, read)

@@ -180,7 +180,8 @@ def plan_call(
             what = "takes one payload, and a batch is a list of them"
             hint = f"annotate it as `{name}: list[{shown}]`, and loop over it"
             wrong.append(wrong_parameters(path, what, hint, parameter=name))
-    wrong += _check_rest(path, parameters, arguments, {*given, *taken}, received, takes_payload=takes_payload)
+    unused = [name for name in resources if name not in parameters]
+    wrong += _check_rest(path, parameters, arguments, {*given, *taken}, received, unused, takes_payload=takes_payload)
     if wrong:
         wrong[0].also = wrong[1:]
         raise wrong[0]
@@ -328,10 +329,14 @@ def _check_rest(
     arguments: Collection[str],
     given: Collection[str],
     payload: str | None,
+    unused: Collection[str],
     *,
     takes_payload: bool,
 ) -> Iterator[ImportProblem]:
-    """Yield the problems of required parameters that get no value, and of values that have no parameter."""
+    """Yield the problems of required parameters that get no value, and of values that have no parameter.
+
+    `unused` are the resources that no parameter takes.
+    """
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = [name for name in arguments if name not in parameters or parameters[name].kind in _VARIADIC]
     free = [name for name in parameters if name not in given]
@@ -353,7 +358,7 @@ def _check_rest(
         if isinstance(annotation, Unresolved) and annotation.reason:
             raise _unresolved(path, name, annotation)  # it may be `runner.Message`
     if missing:
-        yield missing_parameters(path, parameters, missing, payload, takes_payload=takes_payload)
+        yield missing_parameters(path, parameters, missing, payload, unused, takes_payload=takes_payload)
 
 
 def _positional(

@@ -49,7 +49,7 @@ def problems(text: str) -> list[Problem]:
             "exponential doubles the delay; there are no other factors",
         ),
         (f"{SHIP}    dedupe: order.id\n", "write {window: 1h, key: order.id}"),
-        (f"{SHIP}    trip: {{failures: 5}}\n", "write a share in percent, as in 50%: it is not a number of them"),
+        (f"{SHIP}    trip: {{failures: 5}}\n", "for a share, `failures: 100%` and `least: 5` for a number of failures"),
         ("producers: {make: {handler: 'shop:make', to: orders, once: no}}\n" + SHIP, "write false"),
         (f"{SHIP}    concurrency: ${{EMPTY}}\n", "set it, or write a default, as in ${EMPTY:-1}"),
         (f"{SHIP}    timeout: ${{EMPTY}}\n", "set it, or write a default, as in ${EMPTY:-1s}"),

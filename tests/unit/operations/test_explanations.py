@@ -16,7 +16,7 @@ from runner.pipeline.distributions import DISTRIBUTIONS
 from tests.process import ROOT
 
 SHOP = """
-import contextlib
+import contextlib, logging
 
 from pydantic import BaseModel
 
@@ -42,6 +42,7 @@ def charge(order, dry_run: bool): ...
 def takes_order(order: Order): ...
 def takes_other(order: Other): ...
 def by_attribute(order: dict): return order.id
+def logs_by_name(order: dict) -> None: logging.info("shipped", order=order)
 def unknown_annotation(order: "Nowhere"): ...
 """
 FILES = {

@@ -1,0 +1,22 @@
+"""Handlers with habits of other libraries."""
+
+import json
+import logging
+
+from runner import Message
+
+log = logging.getLogger(__name__)
+
+
+def receive(message: Message) -> None:
+    order = json.loads(message.body.decode())
+    log.info("order %s", order["id"])
+    message.ack()
+
+
+def ship(order: dict) -> None:
+    log.info("shipped", order=order["id"])
+    log.info("shipped {} to {}", order["id"], order["city"])
+    log.warning("late", order["id"])
+    log.info("%s of %s", order["id"])
+    log.error("100%% of %s", order["id"], exc_info=True)
