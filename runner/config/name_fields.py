@@ -16,7 +16,7 @@ from runner.config.field_types import ERROR_PATH, IDENTIFIER, IMPORT_PATH, NAME,
 from runner.config.fields import one_or_many, text
 from runner.config.messages import closest, describe, quoted, spec_error
 from runner.config.spec_model import Conflict, raise_conflicts
-from runner.config.store_urls import store_url_problem
+from runner.config.store_urls import store_url_meant, store_url_problem
 from runner.redaction import mask_passwords
 
 MAX_NAME_BYTES: Final = 255
@@ -229,7 +229,9 @@ def url_help(value: str) -> tuple[str, str]:
 def _store_url(value: object) -> str:
     why = store_url_problem(value) if isinstance(value, str) else f"must be the URL of a store, not {describe(value)}"
     if why:
-        raise spec_error("bad-url", why, "write sqlite:seen.db, or redis://localhost:6379/0")
+        meant = store_url_meant(value) if isinstance(value, str) and not isinstance(value, Interpolated) else ""
+        help_ = f'write "{meant}"' if meant else "write sqlite:seen.db, or redis://localhost:6379/0"
+        raise spec_error("bad-url", why, help_, replacement=meant)
     return str(value)
 
 

@@ -22,3 +22,15 @@ def store_url_problem(url: str) -> str:
     if found is None or int(found["port"] or 1) not in range(1, 65_536):
         return "the URL has one host, and at most a user and password, a port, and the number of a database"
     return ""
+
+
+def store_url_meant(url: str) -> str:
+    """Return the URL of a store that a path, or a URL as other libraries write it, means; "" for others."""
+    if match := re.fullmatch(
+        r"(?:sqlite3?|file)(?:\+\w+)?:(?:/{0,3}(?=[^/])|///(?=/))(.+)|(?![\w+]+:)(.+\.(?:db|sqlite3?))", url
+    ):
+        return f"{SQLITE}{match[1] or match[2]}"
+    address = re.sub(r"^redis:/*", "", url)
+    meant = re.sub(r"\?db=(?=\d+$)", "/", f"redis://{address}") if url != f"redis://{address}" or "?" in url else ""
+    is_redis = url.startswith("redis:") or re.search(r":6379\b", url)
+    return meant if meant and is_redis and "@" not in url and not store_url_problem(meant) else ""

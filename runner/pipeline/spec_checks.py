@@ -328,15 +328,22 @@ def _stores(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
             message = f'nothing uses the store "{name}"'
             help_text = f"write `dedupe: {{window: 1h, store: {name}}}` at a subscriber, or remove it"
             yield loaded.problem("unused-option", ("stores", name), message, help_text, severity="warning", on="key")
-        folder = (loaded.path.parent / url.removeprefix(SQLITE)).parent
-        if url.startswith(SQLITE) and not folder.is_dir():
-            message, help_text = f"there is no folder {display_path(folder)}", "make it: the store is a file in it"
+        if url.startswith(SQLITE) and (wrong := _unusable(loaded.path.parent / url.removeprefix(SQLITE), url)):
             severity: Severity = "warning" if Path(url.removeprefix(SQLITE)).is_absolute() else "error"
-            yield loaded.problem("bad-url", ("stores", name), message, help_text, severity=severity)
+            yield loaded.problem("bad-url", ("stores", name), *wrong, severity=severity)
         if url.startswith(REDIS) and not _is_installed("redis"):
             message = "a store in Redis needs the package redis, which is not installed"
             help_text = 'install it: pip install "mqrunner[redis]"'
             yield loaded.problem("missing-extra", ("stores", name), message, help_text)
+
+
+def _unusable(file: Path, url: str) -> tuple[str, str] | None:
+    """Return why no store can be in a file, and what to do; None if one can be, or is."""
+    if not file.parent.is_dir():
+        return f"there is no folder {display_path(file.parent)}", "make it: the store is a file in it"
+    if file.is_dir():
+        return f"{display_path(file)} is a folder", f"name a file in it, as in {url.rstrip('/')}/seen.db"
+    return None
 
 
 def _is_installed(module: str) -> bool:

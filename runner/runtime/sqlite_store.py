@@ -80,8 +80,19 @@ class SqliteDatabase:
 
 
 def _open(path: str) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it readable for all
-    connection = connect(path)
+    """Open a file, and make it where it is missing. Raises OSError and sqlite3.Error that say what to do."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it readable for all
+        connection = connect(path)
+    except IsADirectoryError:
+        raise OSError(f"{path} is a folder: name a file in it, as in sqlite:{path.rstrip('/')}/seen.db") from None
+    except OSError as error:
+        raise OSError(f"{path} cannot be opened: {(error.strerror or '').lower()}") from error
+    except sqlite3.OperationalError as error:
+        hint = ": the user needs the right to write to its folder" if "unable to open" in str(error) else ""
+        raise sqlite3.OperationalError(f"{path}: {error}{hint}") from error
+    except sqlite3.DatabaseError as error:
+        raise sqlite3.DatabaseError(f"{path} is not a file of SQLite: name another one, which is made") from error
     try:
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'ending'").fetchone() is None:
             connection.executescript(_SCHEMA)
