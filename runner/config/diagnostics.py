@@ -95,10 +95,11 @@ def count(problems: Sequence[Problem]) -> str:
 
 
 def next_steps(problems: Sequence[Problem]) -> str:
-    """Return the commands that help with problems: to explain the first code, and to mend what can be mended."""
-    found = in_order(problems)
-    fixable = sum(problem.fix is not None and not problem.file.endswith(_TEST_FILES) for problem in found)
-    mended = f"`runner validate --fix` mends {fixable} of {len(found)}; " if fixable else ""
+    """Return the commands that help with problems: to explain the first error, and to mend what can be mended."""
+    found = sorted(in_order(problems), key=lambda problem: problem.severity != "error")
+    can_be_fixed = [problem.fix is not None and not problem.file.endswith(_TEST_FILES) for problem in found]
+    errors = sum(problem.severity == "error" or can for problem, can in zip(found, can_be_fixed, strict=True))
+    mended = f"`runner validate --fix` mends {sum(can_be_fixed)} of {errors}; " if any(can_be_fixed) else ""
     return f"{mended}`runner explain {found[0].code}` says more"
 
 

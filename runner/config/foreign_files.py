@@ -24,10 +24,13 @@ class Tool(NamedTuple):
 
 
 _UNKNOWN: Final = {
-    "module:": "`module:` stands for the module with your functions",
-    "***": "*** stands for your password",
+    r"module:": "`module:` stands for the module with your functions",
+    r"//user:\*\*\*": "user:*** stands for your user and password",
+    r"(?<!//user:)\*\*\*": "*** stands for your password",
 }
 """What the pipeline for a file has in place of what is not in the file, or secret."""
+_MAX_LEFT_OUT: Final = 6
+"""How many keys are named that have no place in the pipeline for a file."""
 _FENCED: Final = re.compile(r"^```ya?ml\s*\n((?:(?!```).*\n)+)```\s*$", re.MULTILINE)
 _PROSE: Final = re.compile(r"^(?!#)\S.*$", re.MULTILINE)
 """A line of a text that is no heading, which YAML reads as a comment."""
@@ -70,9 +73,13 @@ def foreign_file(lines: Lines, folder: Path = Path()) -> Problem | None:
             start = lines.index((number, 1))
             span = lines.span(start, start + len(found[0][0].strip().rstrip(":")))
             message = f"this looks like {tool.name}, not a pipeline"
-            pipeline = pipeline_for(tool.rows, text, folder) if tool.rows else ""
-            notes = ", ".join(note for mark, note in _UNKNOWN.items() if mark in pipeline)
-            introduction = f"write this pipeline for it{f' ({notes})' if notes else ''}:"
+            pipeline, left_out = pipeline_for(tool.rows, text, folder) if tool.rows else ("", [])
+            notes = [note for mark, note in _UNKNOWN.items() if re.search(mark, pipeline)]
+            if left_out:
+                more = f" and {len(left_out) - _MAX_LEFT_OUT} more" if len(left_out) > _MAX_LEFT_OUT else ""
+                notes.append(f"it leaves out {', '.join(left_out[:_MAX_LEFT_OUT])}{more}")
+            said = f" ({'; '.join(notes)})" if notes else ""
+            introduction = f"write this pipeline for it{said}:"
             help_ = f"{tool.help}\n{introduction}\n{pipeline}" if pipeline else tool.help
             return span.problem("foreign-file", message, help_)
     return None

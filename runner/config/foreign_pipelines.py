@@ -41,14 +41,19 @@ _NAMES: Final = ("name", "id", "task_id", "queue", "queue_name", "title", "key")
 _KEYS: Final = ("routing_key", "binding_key", "pattern", "key")
 _RUNS: Final = ("push", "pull_request", "workflow_dispatch", "schedule", "release", "workflow_call")
 """What runs a workflow of GitHub, where only the names of queues have a place."""
+_SAYS_NOTHING: Final = (
+    *("version", "kind", "api_version", "$schema", "asyncapi", "awstemplate_format_version", "transform", "type"),
+    *("labels", "annotations", "description", "action", "protocol", "runtime", "info", "$ref"),
+)
+"""Keys that only say what kind of file it is, or what is in it."""
 _LOCAL: Final = r"localhost|127\.|\[::1"
 _ARROW: Final = re.compile(r"([^\[]+)\[(.*)\]\s*->\s*(.+)")
 """A binding, as in `shop[order.placed] -> orders`."""
 _ADDRESS: Final = re.compile(r"^(?:arn:|projects/|\w+://|#/)")
 
 
-def pipeline_for(rows: Sequence[str], text: str, folder: Path) -> str:
-    """Return the pipeline for a file, as YAML; "" if nothing in it has a place in one.
+def pipeline_for(rows: Sequence[str], text: str, folder: Path) -> tuple[str, list[str]]:
+    """Return the pipeline for a file, as YAML, and the keys of the file that are not in it; "" if nothing has a place.
 
     A row has a section, the path of what belongs there, and paths for its keys, as in `producers beat.* handler=task`.
     """
@@ -56,6 +61,7 @@ def pipeline_for(rows: Sequence[str], text: str, folder: Path) -> str:
     for row in rows:
         _add(found, row, data)
     _chain(found.get("subscribers") or {})
+    _rename(found, found.pop("alias", {}))
     with suppress(PipelineInvalid):  # of a text that cannot be written as YAML in one line
         completed = _completed(_converted(found), folder)
         pipeline = _shown(completed)
@@ -65,8 +71,33 @@ def pipeline_for(rows: Sequence[str], text: str, folder: Path) -> str:
             and not validate(document)[1]
             and any(completed.get(key) for key in ("broker", "defaults", *_ITEMS))
         ):
-            return mask_passwords(pipeline)
-    return ""
+            return mask_passwords(pipeline), [*_left_out(data, pipeline)]
+    return "", []
+
+
+def _left_out(data: Any, pipeline: str, path: str = "") -> Iterator[str]:
+    """Yield the keys whose values are not in a pipeline, each map that is left out as a whole by its own key."""
+    for key, value in data.items() if isinstance(data, dict) else ():
+        if normal(str(key)) in _SAYS_NOTHING or value in (None, "", {}, [], True, False):
+            continue
+        if isinstance(value, dict) and _is_kept({key: value}, pipeline):
+            yield from _left_out(value, pipeline, f"{path}{key}.")
+        elif not _is_kept(value, pipeline):
+            yield f"{path}{key}"
+
+
+def _is_kept(value: Any, pipeline: str) -> bool:
+    """Whether a value is in a pipeline, perhaps in another unit; of a map any part, of a list all items."""
+    if isinstance(value, dict):
+        parts = [(key, inner) for key, inner in value.items() if normal(str(key)) not in _SAYS_NOTHING]
+        return not parts or any(f"{key}:" in pipeline or _is_kept(inner, pipeline) for key, inner in parts)
+    if isinstance(value, list):
+        return all(_is_kept(item, pipeline) for item in value)
+    if type(value) in (int, float):
+        meant = (value, value + 1, value / 1000, value / 60)
+        return any(re.search(rf"(?<![\w.]){number:g}(?![.\d])", pipeline) for number in meant)
+    words = re.findall(r"\w{3,}", str(value))
+    return not words or any(word in pipeline for word in words)
 
 
 # Reading
@@ -193,7 +224,9 @@ def _add(found: dict[str, Any], row: str, data: Any) -> None:
     for name, value in _matches(data, path.split(".") if path != "." else []):
         if section == "broker" and isinstance(value, dict) and "url" in value:
             value = value["url"]
-        if section.rstrip("!") in _ITEMS:
+        if section == "alias":
+            found.setdefault("alias", {})[name] = value
+        elif section.rstrip("!") in _ITEMS:
             _add_item(found, section, name, value, fields, data)
         elif isinstance(value, dict):
             _add_map(found, section, value, data)
@@ -223,7 +256,8 @@ def _add_item(found: dict[str, Any], section: str, name: str, value: Any, fields
     """Add one item, with its own keys unless the section has a `!`. An item without the keys of its row is none."""
     given = _fields(fields, name, value, data)
     if isinstance(value, str) and (arrow := _ARROW.fullmatch(value)):
-        name, given = arrow[3], {"bind": [{"exchange": arrow[1], "key": arrow[2]}]}
+        keys = [key.strip() for key in arrow[2].split(",")]
+        name, given = arrow[3], {"bind": [{"exchange": arrow[1], "key": key} for key in keys]}
     if given is None:
         return
     item = dict[str, Any]()
@@ -254,7 +288,7 @@ def _fields(fields: dict[str, str], name: str, value: Any, data: Any) -> dict[st
     for field, paths in fields.items():
         if field[0] == "?":  # a condition
             found = next((str(inner) for _, inner in _matches(value, field[1:].split("."))), None)
-            if found is None or paths not in (found, "*"):
+            if found is None or not {found, "*"} & {*paths.split("|")}:
                 return None
             continue
         meant = next(
@@ -291,7 +325,9 @@ def _bare(value: Any) -> Any:
     """Return the name at the end of an address, such as that of a queue in an ARN; the first one of several."""
     if isinstance(value, list | dict):
         return _bare(next(iter(value), ""))
-    return re.split(r"[/:]", value)[-1] if isinstance(value, str) and _ADDRESS.match(value) else value
+    if isinstance(value, str) and _ADDRESS.match(value):
+        return re.split(r"[/:]", value)[-1]
+    return value.removesuffix(".Arn") if isinstance(value, str) else value
 
 
 def _listed(value: Any) -> list[Any]:
@@ -304,6 +340,14 @@ def _chain(subscribers: dict[str, Any]) -> None:
         for other in _listed(item.pop("after", None)):
             if isinstance(other, str) and other in subscribers:
                 subscribers[other].setdefault("to", item.get("from") or name)
+
+
+def _rename(found: dict[str, Any], aliases: dict[str, Any]) -> None:
+    """Write the names of queues and events in place of what the file has for them, such as the ids of channels."""
+    for section in ("queues", "subscribers", "producers"):
+        for item in (found.get(section) or {}).values():
+            renamed = {key: aliases[item[key]] for key in ("from", "to", "dead_letter") if item.get(key) in aliases}
+            item |= renamed
 
 
 def _broker(value: Any) -> Any:

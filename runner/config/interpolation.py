@@ -25,6 +25,9 @@ from runner.config.yaml_parser import is_file
 from runner.errors import Problem
 
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)(.*))?", re.DOTALL)
+_OF_A_MESSAGE = (
+    'write the names, as in `to: [orders_eu, orders_us]`, and let the handler return `Publish(…, to="NAME")`'
+)
 _OTHER_FORM = re.compile(r"(?:env[.:])?\s*([A-Z_][A-Z0-9_]*)\s*(?:(?::?[-=|]|[:|])(?![+?])\s*([^$}]*[^$}A-Z_][^$}]*))?")
 """`${NAME-default}` of the shell, `${NAME:default}` of Spring, `${env:NAME}` and `${ NAME }`."""
 _TEMPLATE = re.compile(
@@ -118,6 +121,9 @@ def _value(body: str, environ: Mapping[str, str], read_secret: ReadSecret) -> tu
         return _secret(body, read_secret), body
     match = _VARIABLE.fullmatch(body)
     if match is None:
+        if body.startswith("!"):
+            what = f'"${{{body[:60]}}}" is of Redpanda Connect: no value of the file comes from a message'
+            raise UnplacedError("bad-interpolation", what, _OF_A_MESSAGE)
         other = _OTHER_FORM.fullmatch(body.strip())
         default = f":-{other[2]}" if other and other[2] else ""
         help_ = f"write ${{{other[1]}{default}}}" if other else _FORMS

@@ -7,6 +7,7 @@ resource is kept with another factory, and a handler or source that is wrong by 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -62,12 +63,19 @@ def recover_spec(document: Document) -> tuple[PipelineSpec | None, list[Problem]
                 hidden += conflicts(error, document, removed, checked)
             items = error.errors(include_url=False)
             meant = {item["loc"]: str(item.get("ctx", {}).get("replacement") or "") for item in items}
-            meant |= {item["loc"]: "" for item in items if item["type"] == "bad-import-path"}  # it may not be there
+            paths = [item["loc"] for item in items if item["type"] == "bad-import-path"]
+            meant |= {path: "" for path in paths if not _is_there(meant[path], document.path.parent)}
             wrong = [(item["type"], item["loc"]) for item in items if not _write(data, item["loc"], meant, count)]
             checked |= {path[:-1] for kind, path in wrong if kind == "conflicting-options"}
             _repair(data, wrong)
             removed |= {path for _, path in wrong}
     return None, hidden
+
+
+def _is_there(path: str, folder: Path) -> bool:
+    """Whether the module of an import path is a file below a folder."""
+    module = path.strip('"').partition(":")[0]
+    return bool(module) and folder.joinpath(*module.split(".")).with_suffix(".py").is_file()
 
 
 def _write(data: dict[str, Any], path: KeyPath, meant: dict[KeyPath, str], count: int) -> bool:

@@ -70,10 +70,16 @@ class RetrySpec(SpecModel):
     def conflicts(self) -> Iterator[Conflict]:
         if self.delay > self.max_delay:
             message = f'"delay" is longer than "max_delay", which is {format_duration(self.max_delay)}'
-            yield Conflict(("delay",), message, f'write "max_delay: {format_duration(self.delay)}"')
+            growth = {"exponential": 2 ** (self.attempts - 2), "linear": self.attempts - 1}.get(self.backoff, 1)
+            longest = min(self.delay * max(1, growth), max(self.delay, _LONG_DELAY_S))
+            yield Conflict(("delay",), message, f'write "max_delay: {format_duration(longest)}"')
         if both := set(self.on or ()).intersection(self.not_on or ()):
             message = f'"on" has {quoted(min(both))} as well, so it would never be retried'
             yield Conflict(("not_on",), message, "remove it from one of them")
+
+
+_LONG_DELAY_S = 86_400.0
+"""The longest delay that is proposed where a longer one is not written."""
 
 
 def _retry(value: object) -> object:

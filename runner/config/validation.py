@@ -256,7 +256,7 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
         help_ = f'put it in quotes: "{source_text}"'  # as it is written: 1.10 is the number 1.1
     if error.value is None and path == error.path and (comment := document.comment_behind(path)):
         help_ = f'"#" starts a comment: put the value in quotes, as in "{comment[:20]}"'
-    fix = None
+    fix, known = None, ""
     replacement = error.context.get("replacement")
     if len(error.path) - len(path) <= 1 and not isinstance(error.value, Interpolated):
         word = _foreign_value(path, error.value, code)
@@ -265,7 +265,7 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
         known, replacement = word or ("", replacement)
         known = _single(path, error.value, message) or known
         help_ = known or help_
-    if error.context.get("is_quoting") and _NUMBER.fullmatch(source_text):
+    if error.context.get("is_quoting") and not known and _NUMBER.fullmatch(source_text):
         replacement = f'"{source_text}"'
     if replacement:
         fix = (

@@ -52,7 +52,9 @@ class ArgumentMismatch(NamedTuple):
             return f"{seconds:g}, in seconds" if seconds else ""
         if self.kind.startswith(("int", "float")):
             spoken = {word: str(count) for count, word in enumerate(_NUMBERS)}.get(value.lower(), "")
-            return number(value) or spoken or (f"{seconds:g} if it is in seconds" if seconds else "")
+            with_unit = re.match(r"-?\d+(?:\.\d+)?(?=\s*[^\W\d]+$)", value)
+            alone = with_unit[0] if with_unit else ""
+            return number(value) or spoken or (f"{seconds:g} if it is in seconds" if seconds else alone)
         return ""
 
     def words(self, target: str, variables: Sequence[str]) -> tuple[str, str]:

@@ -8,7 +8,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from runner.config.foreign_words import foreign_word
+from runner.config.models import model_below
+from runner.config.proposals import proposals, written
+from runner.config.spec import PipelineSpec
 from runner.pipeline.import_problems import ImportProblem, place_of, source_of
+from runner.pipeline.payload_use import definition_of
 from runner.tables import read_kind
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -56,8 +61,65 @@ def foreign_object(path: str, call: Any) -> ImportProblem | None:
     hint = f"remove {' and '.join(removed)} above it" if removed else "name the function that handles the messages"
     place = place_of(file, node.lineno, name) if node is not None else None
     what = f'"{path}" is an object of {library}, not a plain function'
-    hint += f", and {known[library]}" if known[library] else ""
+    more = [known[library], *([without_library(node)] if node is not None else [])]
+    hint += "".join(f", and {text}" for text in more if text)
     return ImportProblem("foreign-handler", what, hint, is_attribute=True, place=place)
+
+
+def without_library(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """Return what becomes of the options of a task's decorator, of its retries, and of `self`; "" without them."""
+    options = dict[str, str]()
+    for item in node.decorator_list:
+        for keyword in item.keywords if isinstance(item, ast.Call) else ():
+            if isinstance(keyword.value, ast.Constant) and keyword.arg:
+                options |= _option(keyword.arg, keyword.value.value)
+    shown = [f"`{key}: {value}`" for key, value in options.items()]
+    parts = [f"write {' and '.join(shown)} at the subscriber in place of its options"] if shown else []
+    if retries := _retries(node):
+        parts.append(retries)
+    if node.args.args and node.args.args[0].arg == "self":
+        parts.append("remove `self` from its parameters")
+    return ", and ".join(parts)
+
+
+def _option(word: str, value: object) -> dict[str, str]:
+    """Return the option of a subscriber that a word of another library means, as YAML; an empty map for other words."""
+    found = foreign_word("subscriber", word, value)
+    if found is None or not found.is_rename or found.key in ("handler", "from", "to"):
+        return {}
+    *parents, key = found.key.split(".")
+    items = proposals(model_below(PipelineSpec, ("subscribers", "*", *parents)), key, value, found.how)
+    text = (items[0].text or written(value)) if items else ""
+    return {".".join(parents) or key: f"{{{key}: {text}}}" if parents else text} if text else {}
+
+
+def with_uses(error: ImportProblem, call: Any) -> ImportProblem:
+    """Return the problem of a parameter, with what is to become of its uses in the function."""
+    function, name = inspect.unwrap(call) if callable(call) else None, error.parameter or ""
+    definition = definition_of(function) if inspect.isfunction(function) and name else None
+    if definition is None:
+        return error
+    uses = [
+        node for node in ast.walk(definition[0]) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == name
+    ]
+    if uses and error.hint.startswith("annotate it with `list[runner.Message]`"):
+        error.hint += f', and write "{name}[0].{uses[0].attr}" in place of "{name}.{uses[0].attr}", or loop over it'
+    if error.hint.startswith(f'remove "{name}"') and (retries := _retries(definition[0])):
+        error.hint += f", and {retries}"
+    return error
+
+
+def _retries(node: ast.AST | None) -> str:
+    """Return what to write in place of a call of `self.retry` of Celery in a function, "" without one."""
+    for call in ast.walk(node) if node is not None else ():
+        if not isinstance(call, ast.Call) or ast.unparse(call.func) not in ("self.retry", "task.retry"):
+            continue
+        found = {item.arg: item.value for item in call.keywords}
+        pause = found.get("countdown")
+        after = f"{pause.value}s" if isinstance(pause, ast.Constant) and isinstance(pause.value, int) else "30s"
+        raised = f'raise RetryLater(after="{after}")'
+        return f'write `{raised}`, with "from runner import RetryLater", in place of {ast.unparse(call)}'
+    return ""
 
 
 def hidden_parameters(path: str, call: Any, parameters: Mapping[str, inspect.Parameter]) -> ImportProblem | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -61,9 +62,29 @@ def missing_parameters(
     if annotation in _SCALARS or payload == "id" or payload.endswith("_id"):
         function = path.rpartition(":")[2].rpartition(".")[2]
         hint = f"{_one_payload(function, [payload, *missing])}, or {offered}"
+    elif all(map(_is_model, (annotation, *(parameters[name].annotation for name in missing)))):
+        hint = _one_model(path.rpartition(":")[2].rpartition(".")[2], parameters, [payload, *missing])
     elif is_object and not set(missing) <= set(getattr(annotation, "__annotations__", ())):
         hint = f"{offered}, or {declare}"
     return wrong_parameters(path, f'{what}: the whole payload goes to "{payload}"', hint, parameter=first)
+
+
+def _is_model(annotation: object) -> bool:
+    """Whether an annotation is a class with fields, which JSON becomes an object of."""
+    return isinstance(annotation, type) and (
+        hasattr(annotation, "model_fields") or dataclasses.is_dataclass(annotation)
+    )
+
+
+def _one_model(function: str, parameters: Parameters, names: Sequence[str]) -> str:
+    """Return the help for a handler that takes several models: there is one payload."""
+    model = f"{function.title().replace('_', '')}Payload"
+    fields = "; ".join(f"{name}: {parameters[name].annotation.__name__}" for name in names)
+    uses = _listed([f"payload.{name}" for name in names], "")
+    return (
+        f"make one model of them, `class {model}(pydantic.BaseModel): {fields}`, write "
+        f'"def {function}(payload: {model}):", and use {uses} in it'
+    )
 
 
 def _style(function: str, parameters: Parameters, missing: Sequence[str]) -> tuple[str, str, str] | None:

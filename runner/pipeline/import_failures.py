@@ -28,6 +28,7 @@ from runner.config.messages import closest, did_you_mean
 from runner.outcome import error_text, error_type
 from runner.pipeline.data_errors import validation_errors
 from runner.pipeline.distributions import FREQUENT_NAMES, OWN, how_to_get, is_package, likely_module
+from runner.pipeline.handler_objects import without_library
 from runner.pipeline.import_effects import Effect
 from runner.pipeline.import_problems import (
     EFFECT,
@@ -41,7 +42,7 @@ from runner.pipeline.import_problems import (
     place_of,
     source_of,
 )
-from runner.tables import filled, read_table
+from runner.tables import filled, read_kind, read_table
 
 _ADVICE = re.compile(r" \(consider renaming '.*' if it has the same name as a library you intended to import\)$")
 _UNCHECKABLE = re.compile(r"Unable to generate pydantic-core schema for (?:<class '([^']+)'>|(\S+?))\. ")
@@ -207,6 +208,7 @@ def _without_decorators(frame: Frame, library: str) -> str:
     """Return the help for a library that is only needed to register handlers with it; "" for others."""
     names: set[str] = set()
     objects, decorators, others = set[int](), set[int](), False
+    texts: list[str] = []
     for node in source_of(frame.file):
         if isinstance(node, ast.Import | ast.ImportFrom):
             source = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
@@ -220,12 +222,14 @@ def _without_decorators(frame: Frame, library: str) -> str:
         inner = node.decorator_list if isinstance(node, _DEFINITIONS) else []
         found = [item for item in inner if _names_in(item) & names]
         decorators |= {item.lineno for item in found}
+        texts += [without_library(node)] if found and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else []
         others = others or bool(_names_in(node, without=found) & names)
     if not decorators or others:
         return ""
     made = f", {_lines_of(objects)}" if objects else ""
     kind = "decorator" if len(decorators) == 1 else "decorators"
-    return f"handlers are plain functions: remove this import{made} and the {kind} in {_lines_of(decorators)}"
+    more = "".join(f", and {text}" for text in texts[:1] if text)
+    return f"handlers are plain functions: remove this import{made} and the {kind} in {_lines_of(decorators)}{more}"
 
 
 def _names_in(node: ast.AST, without: Sequence[ast.AST] = ()) -> set[str]:
@@ -254,6 +258,8 @@ def _wrong_name(failure: Failure) -> ImportProblem | None:
     if found is None or failure.is_in_library:
         return None
     name, place = found[1], failure.at(frame, found[1])
+    if error.name == "runner":
+        return _name_of_runner(failure, frame)
     known = [item for item in dir(sys.modules.get(error.name)) if not item.startswith("_")]
     guess = closest(name, known)
     where = display_path(error.path) if is_of_the_user(error.path) else f'the installed "{error.name}"'
@@ -266,6 +272,31 @@ def _wrong_name(failure: Failure) -> ImportProblem | None:
     if owner and not is_of_the_user(error.path):
         hint = f'write "from {owner} import {name}"{_other_names(frame.file, frame.line, name)}'
     return failure.problem(f'imports "{name}" from "{error.name}", which has no such name', hint, place)
+
+
+def _name_of_runner(failure: Failure, frame: Frame) -> ImportProblem:
+    """Explain names of other libraries that a module imports from `runner`, all of one statement at once."""
+    statement = next(
+        (node for node in source_of(frame.file) if node.lineno <= frame.line <= (node.end_lineno or 0)), None
+    )
+    aliases = statement.names if isinstance(statement, ast.ImportFrom) else []
+    public = sys.modules["runner"].__all__
+    wrong = [alias.name for alias in aliases if not hasattr(sys.modules["runner"], alias.name)]
+    rows = read_kind("runner.pipeline", "handler_styles.txt", "name").items()
+    known = {name: text for names, text in rows for name in names.split()}
+    hints = []
+    for name in wrong:
+        guess = closest(name, public)
+        meant = f'did you mean "{guess}"?' if guess else f"it has {', '.join(public)}"
+        others = _other_lines(frame, name)
+        text = known.get(name, meant)
+        hints.append(f"{text}{others}" if text.endswith("?") or not others else f"{text} ({others.strip().lower()})")
+    listed = " and ".join(f'"{name}"' for name in wrong)
+    shown = (
+        hints[0] if len(wrong) == 1 else "; ".join(f"{name}: {hint}" for name, hint in zip(wrong, hints, strict=True))
+    )
+    what = f'imports {listed} from "runner", which has no such name{"s"[: len(wrong) > 1]}'
+    return failure.problem(what, shown, failure.at(frame, wrong[0] if wrong else ""))
 
 
 def typed_dict_of_typing(annotation: Any, error: Exception) -> ImportProblem | None:
@@ -367,8 +398,17 @@ def _in_table(failure: Failure) -> ImportProblem | None:
                 at = field_place(frame.file, frame.line, words["field"], words.get("model", ""))
                 words["rest"] = linecache.getline(frame.file, at.line).partition("=")[2].strip()
                 words["kind"] = _type_of(words["rest"])
-            return failure.problem(filled(what, words), filled(help_, words), at)
+            others = _lines_with(rf"\bField\(.*\b{words['name']}=", frame) if "to Field" in what else ""
+            return failure.problem(filled(what, words), f"{filled(help_, words)}{others}", at)
     return None
+
+
+def _lines_with(pattern: str, frame: Frame | None) -> str:
+    """Return the rest of the help for what stands in other lines of a module, too."""
+    text = linecache.getlines(frame.file) if frame is not None else []
+    found = [number for number, line in enumerate(text, 1) if re.search(pattern, line)]
+    others = [number for number in found if frame is not None and number != frame.line]
+    return f"; {_lines_of(others)} {'has' if len(others) == 1 else 'have'} it, too" if others else ""
 
 
 def _loop_around(frame: Frame | None) -> Frame | None:

@@ -40,8 +40,8 @@ class ImportProblem(Exception):
     """Why an import path is wrong. `is_attribute` says that the name is wrong, not the module.
 
     `place` is where the Python file is to be corrected. With `parameter`, that is this parameter of the function that
-    the path names; "" is the name of the function. `argument` is a key of `with:` that is wrong. `also` are further
-    problems of the same function.
+    the path names; "" is the name of the function. `argument` is a key of `with:` that is wrong, and `bad_arguments`
+    are values there that do not fit. `also` are further problems of the same function.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class ImportProblem(Exception):
         self.is_attribute = is_attribute
         self.place = place
         self.parameter = parameter
+        self.bad_arguments: Exception | None = None
         self.argument: str | None = None
         self.also: list[ImportProblem] = []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -19,6 +21,7 @@ from runner.pipeline.signature import BadArguments
 T = TypeVar("T")
 R = TypeVar("R")
 
+_FOLDER = re.compile(r"`python_path: \[(.+)\]`")
 MAX_NAMED = 5
 """The maximum number of items that are listed for a wrong module."""
 
@@ -36,12 +39,24 @@ class ImportReport:
         self._reserved = modules.reserved()
         self._failed |= self._reserved
         self.is_second_look = False
-        """Whether only what names a module whose import failed is looked at, in its source."""
+        """Whether `look_again` checks."""
 
     @property
     def has_failures(self) -> bool:
         """Whether the import of a module failed."""
         return self._failed.keys() > self._reserved.keys()
+
+    def look_again(self, check: Callable[[], None]) -> None:
+        """Check only what names a module whose import failed, in its source, also where the help says that it is."""
+        self.is_second_look = True
+        named = (_FOLDER.search(error.hint) for error in self._failed.values())
+        folders = [str((self._loaded.path.parent / found[1]).absolute()) for found in named if found]
+        sys.path += folders
+        try:
+            check()
+        finally:
+            for folder in folders:
+                sys.path.remove(folder)
 
     def attempt(self, path: KeyPath, target: T, work: Callable[[T], R]) -> R | None:
         """Do some work on what a path of the file names; None, and a problem noted there, where it is to error."""
@@ -58,6 +73,8 @@ class ImportReport:
             wrong = [failed] if failed is not None else self._modules.check(module)
         for error in wrong:
             self._note_module(path, module, error)
+            if error.code != HIDDEN:
+                self._failed[module] = error
         if any(error.code != HIDDEN for error in wrong):
             return None
         try:
@@ -69,6 +86,8 @@ class ImportReport:
             else:
                 for each in (error, *error.also):
                     self.note(path, target, each)
+                if isinstance(error.bad_arguments, BadArguments):
+                    self._note_arguments(path, error.bad_arguments)
         except BadArguments as bad:
             self._note_arguments(path, bad)
         finally:
@@ -122,7 +141,7 @@ class ImportReport:
         return self._loaded.problem("bad-argument", path, *mismatch.words(target, sorted(variables)))
 
     def _note_module(self, path: KeyPath, module: str, error: ImportProblem) -> None:
-        key = error.code, str(error)
+        key = error.code, error.hint if _FOLDER.search(error.hint) else str(error)
         if error.place is not None:
             key = error.code, f"{error.place.file}:{error.place.line}"  # the same cause for all that import it
         if key in self._first:

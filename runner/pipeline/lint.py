@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -23,7 +24,7 @@ from runner.pipeline.topology_builder import (
     reads_queue,
     reads_stream,
 )
-from runner.units import format_duration
+from runner.units import format_duration, pluralize
 
 CONSUMER_TIMEOUT_S = 30 * 60.0
 """RabbitMQ requeues a message that is not acknowledged for longer: the default of `consumer_timeout`."""
@@ -58,6 +59,7 @@ def lint_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[P
         *_low_prefetch(loaded, spec),
         *_shared_queues(loaded, spec, together),
         *_unused_options(loaded, spec),
+        *_idle_trips(loaded, spec),
         *_common_name(loaded, spec),
     ]
 
@@ -273,6 +275,22 @@ def _shared_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[
             help_text = f"publish an event if {each} are to get every message, or merge {them}"
             path = ("subscribers", at, "from")
             yield loaded.problem("shared-queue", path, message, help_text, severity="warning")
+
+
+def _idle_trips(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of a `trip` that needs more attempts than `rate` allows in its time."""
+    for name, subscriber in spec.subscribers.items():
+        trip, rate = subscriber.trip, subscriber.rate
+        if trip is None or rate is None or trip.least <= (most := int(rate * trip.over)):
+            continue
+        message = (
+            f'"trip" never pauses it: `rate:` allows {pluralize(most, "attempt")} in {format_duration(trip.over)}, '
+            f"and `least` is {trip.least}"
+        )
+        over = format_duration(math.ceil(trip.least / rate))
+        help_text = f"write `over: {over}`{f', or `least: {most}`' if most else ''} under `trip:`"
+        path = ("subscribers", name, "trip", "least")
+        yield loaded.problem("unused-option", path, message, help_text, severity="warning")
 
 
 def _unused_options(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:

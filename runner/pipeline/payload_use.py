@@ -21,6 +21,7 @@ from runner.tables import filled, read_kind
 
 _COMPLETE = (str, bytes, dict, list, int, float, bool, Message)
 """Types whose objects get no other attributes at run time."""
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _DECODERS = ("decode", "loads", "load", "bytes", "str")
 
 
@@ -84,6 +85,28 @@ def without_attribute(
     elif kind is dict:
         hint = f'write {handler.payload_parameter}["{found.name}"]'
     return ImportProblem("payload-attribute", what, hint, place=found.place)
+
+
+def has_result(call: Callable[..., Any]) -> bool:
+    """Whether a function may return a value; true where its source is not known."""
+    function = inspect.unwrap(call)
+    definition = definition_of(function) if inspect.isfunction(function) and function is call else None
+    if definition is None or all(_is_empty(statement) for statement in definition[0].body):  # it is not written yet
+        return True
+    inner = (*_SCOPES, ast.Lambda)
+    waiting: list[ast.AST] = [*definition[0].body]
+    for node in waiting:
+        if isinstance(node, ast.Yield | ast.YieldFrom) or (isinstance(node, ast.Return) and node.value is not None):
+            return True
+        waiting += [] if isinstance(node, inner) else ast.iter_child_nodes(node)
+    return False
+
+
+def _is_empty(statement: ast.stmt) -> bool:
+    """Whether a statement does nothing: `pass`, `...` or a docstring."""
+    return isinstance(statement, ast.Pass) or (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    )
 
 
 def _of_message(found: MissingAttribute, parameter: str) -> str:

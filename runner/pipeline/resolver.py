@@ -55,7 +55,7 @@ from runner.pipeline.model import (
 from runner.pipeline.module_search import ModuleSearch, module_searches
 from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.payload_use import missing_attributes, without_attribute
-from runner.pipeline.schema_checks import handler_mismatches, path_mismatches
+from runner.pipeline.schema_checks import event_mismatches, handler_mismatches, path_mismatches
 from runner.pipeline.signature import payload_annotation, read_factory, read_handler, returned_value, returns_nothing
 from runner.pipeline.spec_checks import check_names
 from runner.pipeline.topic_patterns import matches
@@ -100,9 +100,10 @@ def resolve(
     pipeline = None
     if imports:
         pipeline = resolver.pipeline(handlers=handlers)
-        imported.is_second_look = imported.has_failures
-    if not imports or imported.has_failures:
+    if not imports:
         resolver.check_statically()
+    elif imported.has_failures:
+        imported.look_again(resolver.check_statically)
     problems += _independent(imported.problems(), problems)
     has_errors = any(problem.severity == "error" for problem in problems)
     return Resolved(None if has_errors else pipeline, problems)
@@ -255,6 +256,11 @@ class _Resolver:
             if found is not None:
                 self._schemas[name], self._adapters[name] = found
         for name, queue in self._spec.queues.items():
+            events = [event for event in self._spec.events if any(matches(pattern, event) for pattern in queue.events)]
+            if name in self._schemas:
+                schemas = {event: self._schemas[event] for event in events if event in self._schemas}
+                for mismatch in event_mismatches(name, self._schemas[name], schemas):
+                    self._note("schema-mismatch", ("queues", name, "schema"), *mismatch)
             if queue.partition_by is not None and name in self._schemas:
                 for mismatch in path_mismatches(queue.partition_by, [self._schemas[name]]):
                     self._note("bad-payload-path", ("queues", name, "partition_by"), *mismatch)
@@ -421,9 +427,9 @@ class _Resolver:
 
     def _check_publishing(self, path: PathParts, spec: SubscriberSpec | ProducerSpec, handler: Handler) -> None:
         """Warn of a `to` of a handler that says that it returns nothing."""
-        if spec.to and returns_nothing(handler):
-            message = f'"{spec.handler}" is annotated `-> None`: nothing is ever published to "{spec.to[0].name}"'
-            help_text = "let it return what is published, and annotate it so"
+        if spec.to and (how := returns_nothing(handler)):
+            message = f'"{spec.handler}" {how}: nothing is ever published to "{spec.to[0].name}"'
+            help_text = f"let it return what is published{', and annotate it so' if 'annotated' in how else ''}"
             if isinstance(spec, SubscriberSpec):
                 help_text += ", or remove `to:`"
             problem = self._loaded.problem("no-result", (*path, "to"), message, help_text, severity="warning")
@@ -505,7 +511,9 @@ class _Resolver:
                     variables=self._variables(path),
                 )
             except ImportProblem as error:
-                raise odd or error from None
+                from runner.pipeline.handler_objects import with_uses
+
+                raise odd or with_uses(error, call) from None
             # it can be called, but may do something else than it says
             for problem in (*([odd] if odd is not None else []), *wrong_log_calls(target, call)):
                 self._imported.note((*path, "handler"), target, problem, "warning")
@@ -517,6 +525,13 @@ class _Resolver:
         only_on, not_on = self._exceptions((*path, "on"), spec.on), self._exceptions((*path, "not_on"), spec.not_on)
         if (spec.on is not None and only_on is None) or (spec.not_on is not None and not_on is None):
             return None
+        for index, wider in enumerate(not_on or ()):
+            if covered := [each.__name__ for each in only_on or () if issubclass(each, wider) and each is not wider]:
+                message = f'{wider.__name__} includes {" and ".join(covered)} of "on": nothing of it is retried'
+                help_text = "remove it: what is not in `on:` is not retried"
+                at = (*path, "not_on", index)
+                problem = self._loaded.problem("unused-option", at, message, help_text, severity="warning")
+                self._problems.append(problem)
         return replace(_delays(spec), only_on=only_on, not_on=not_on or ())
 
     def _trip(self, path: PathParts, spec: TripSpec | None) -> TripPolicy | None:

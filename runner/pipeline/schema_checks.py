@@ -38,6 +38,20 @@ def handler_mismatches(path: str, annotation: Any, schemas: Mapping[str, Any]) -
             yield message, f"annotate its payload with {wanted}"
 
 
+def event_mismatches(queue: str, schema: Any, events: Mapping[str, Any]) -> Iterator[SchemaMismatch]:
+    """Yield a mismatch for each event that a queue gets, and whose payloads never fit the schema of the queue."""
+    for name, other in events.items():
+        if other is schema or (known := _keys(_core_schema(other))) is None:
+            continue
+        missing = [key for key in _required(_core_schema(schema)) if key not in known]
+        if missing:
+            message = (
+                f'the queue gets the event "{name}", whose schema is {_name(other)}: it has no "{missing[0]}", '
+                f"which {_name(schema)} needs"
+            )
+            yield message, f'remove "schema:" from queue "{queue}": each event is checked by its own'
+
+
 def path_mismatches(
     path: str, schemas: Sequence[Any], then: str = "all messages would be one group"
 ) -> Iterator[SchemaMismatch]:
@@ -142,6 +156,22 @@ def _keys(schema: CoreSchema) -> Mapping[str, CoreSchema] | None:
     for name, field in named:
         keys |= _field_keys(name, field, by_name=by_name)
     return keys
+
+
+def _required(schema: CoreSchema) -> list[str]:
+    """Return the keys that each JSON object of a model must have; none where a field may have several."""
+    match schema:
+        case {"type": "model", "schema": {"type": "model-fields", "fields": fields}}:
+            named = fields.items()
+        case {"type": "dataclass", "schema": {"type": "dataclass-args", "fields": fields}}:
+            named = [(field["name"], field) for field in fields]
+        case _:
+            return []
+    return [
+        name
+        for name, field in named
+        if field["schema"]["type"] != "default" and not {"alias", "validation_alias"} & {*field}
+    ]
 
 
 def _field_keys(name: str, field: CoreSchema, *, by_name: bool) -> dict[str, CoreSchema]:

@@ -35,6 +35,7 @@ from runner.pipeline.handler_styles import (
 )
 from runner.pipeline.import_problems import ImportProblem, Place, place_of
 from runner.pipeline.model import Handler, Subscriber
+from runner.pipeline.payload_use import has_result
 
 Kind = Literal["function", "coroutine", "generator", "async generator"]
 
@@ -92,7 +93,11 @@ def read_handler(
         methods = [name for name, item in vars(call).items() if inspect.isfunction(item) and may_be_handler(name)]
         has_own = "__init__" in vars(call) and not dataclasses.is_dataclass(call)
         raise class_as_handler(path, required_parameters(parameters) if has_own else [], methods)
-    plan = plan_call(path, parameters, arguments, resources, takes_payload=takes_payload, is_batch=is_batch)
+    try:
+        plan = plan_call(path, parameters, arguments, resources, takes_payload=takes_payload, is_batch=is_batch)
+    except ImportProblem as wrong:
+        wrong.bad_arguments = _bad_arguments(path, parameters, arguments, variables, besides=str(wrong))
+        raise
     decode = _decoder(path, plan.payload, _payload_annotation(path, parameters, plan.payload, is_batch=is_batch))
     values, mismatches = convert_arguments(parameters, arguments, variables)
     if mismatches:
@@ -112,6 +117,20 @@ def read_handler(
         arguments=values,
         resources=wanted,
     )
+
+
+def _bad_arguments(
+    path: str,
+    parameters: Mapping[str, inspect.Parameter],
+    arguments: Mapping[str, Any],
+    variables: Collection[str],
+    *,
+    besides: str,
+) -> BadArguments | None:
+    """Return the values in `with:` that do not fit, of those parameters that the message `besides` does not name."""
+    known = {name: value for name, value in arguments.items() if name in parameters and f'"{name}"' not in besides}
+    mismatches = convert_arguments(parameters, known, variables)[1]
+    return BadArguments(path, mismatches) if mismatches else None
 
 
 def read_factory(
@@ -221,9 +240,14 @@ def returned_value(handler: Handler) -> str:
     return "" if annotation is EMPTY or shown in _NO_VALUES else f"{shown.removeprefix('typing.')}"
 
 
-def returns_nothing(handler: Handler) -> bool:
-    """Whether a handler is annotated `-> None`: it has no results."""
-    return _returns(handler) in (None, "None")
+def returns_nothing(handler: Handler) -> str:
+    """Return how a handler says that it has no results: by its annotation, or by its code; "" if it may have some."""
+    annotation = _returns(handler)
+    if annotation in (None, "None"):
+        return "is annotated `-> None`"
+    if annotation is EMPTY and handler.kind in ("function", "coroutine") and not has_result(handler.call):
+        return "returns nothing"
+    return ""
 
 
 def _returns(handler: Handler) -> Any:

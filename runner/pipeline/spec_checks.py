@@ -106,12 +106,8 @@ def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer])
             elif is_pattern(source):
                 if not any(matches(source, event) for event in spec.events) and not matches_any_event(source, together):
                     message = f'no event of this pipeline matches "{source}"'
-                    help_text, at = "list the events you mean under `events:`", (*path, index)
-                    from runner.config import guesses
-
-                    if (meant := guesses.event_pattern(source)) and any(matches(meant, event) for event in spec.events):
-                        help_text = f'write "{meant}": "*" is one word, "#" any number of them'
-                    yield loaded.problem("unmatched-pattern", at, message, help_text, severity="warning")
+                    help_text = _pattern_meant(source, spec) or "list the events you mean under `events:`"
+                    yield loaded.problem("unmatched-pattern", (*path, index), message, help_text, severity="warning")
             elif source not in spec.events and source in spec.exchanges:
                 message = f'"{source}" is an exchange, and subscribers read queues and events'
                 help_text = "bind a queue to it with `bind:`, and read that"
@@ -335,6 +331,26 @@ def _stores(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
             message = "a store in Redis needs the package redis, which is not installed"
             help_text = 'install it: pip install "mqrunner[redis]"'
             yield loaded.problem("missing-extra", ("stores", name), message, help_text)
+
+
+def _pattern_meant(source: str, spec: PipelineSpec) -> str:
+    """Return the help for a pattern that matches no event: one that does, "" if none is near."""
+    from runner.config import guesses
+
+    def is_good(pattern: str) -> bool:
+        return any(matches(pattern, event) for event in spec.events)
+
+    if is_good(meant := guesses.event_pattern(source)):
+        return f'write "{meant}": "*" is one word, "#" any number of them'
+    exchanges = {*spec.exchanges, *(event.exchange for event in spec.events.values() if event.exchange)}
+    for exchange in exchanges:
+        if source.startswith(f"{exchange}.") and is_good(rest := source.removeprefix(f"{exchange}.")):
+            return f'write "{rest}": "{exchange}" is an exchange, and a pattern is one of names of events'
+    if is_good(deeper := re.sub(r"\*$", "#", source)):
+        return f'write "{deeper}": "*" is one word, "#" any number of them'
+    known = {word for event in spec.events for word in event.split(".")}
+    near = ".".join(word if word in ("*", "#") else closest(word, known) or word for word in source.split("."))
+    return f'did you mean "{near}"?' if is_good(near) else ""
 
 
 def _unusable(file: Path, url: str) -> tuple[str, str] | None:

@@ -13,8 +13,8 @@ from runner.config.slips.slip import Slip, Source, replaced
 from runner.config.spec_model import model_keys
 
 _ODD_BLANK = re.compile("[\u00a0\u2000-\u200f\u202f\u2060\u3000\ufeff]")
-_WIDE = re.compile("[\uff01-\uff5e\u3001\u3002\u3010\u3011]")
-_ASCII: Final = {"、": ",", "。": ".", "【": "[", "】": "]"}
+_WIDE = re.compile("[\uff01-\uff5e\u3001\u3002\u3010\u3011\u2010-\u2015\u2212]")
+_ASCII: Final = {"、": ",", "。": ".", "【": "[", "】": "]", **dict.fromkeys("‐‑‒–—―−", "-")}
 _PAIRS: Final = {
     **dict.fromkeys("“”„‟＂", "“”„‟＂"),
     **dict.fromkeys("‘’‚‛＇", "‘’‚‛＇"),
@@ -106,7 +106,7 @@ def odd_quotes(source: Source) -> Iterator[Slip]:
 
 
 def wide_characters(source: Source) -> Iterator[Slip]:
-    """Find full-width punctuation: in brackets if the file is not YAML, else in values with a problem."""
+    """Find full-width punctuation and long dashes: in brackets if the file is no YAML, else in wrong values."""
     for line in source.lines:
         is_map = line.value[:1] == "（" and line.value[-1] in "）)" and bool(model_keys(model_at(line.path)))
         is_flow = is_map or line.value[:1] in ("[", "{", "【", "［", "｛")
@@ -123,5 +123,6 @@ def wide_characters(source: Source) -> Iterator[Slip]:
         written = apply_edits(source.text[:end], edits)[line.value_start :]
         message = f"this is not ASCII: {_called(found[0][0])}"
         signs = " and ".join(f'"{sign}"' for sign in dict.fromkeys(edit.text.strip() for edit in edits))
-        help_ = f'write "{written[:80]}", with the ASCII {signs}'
+        shown = f"`{written[:80]}`" if '"' in written else f'"{written[:80]}"'
+        help_ = f"write {shown}, with the ASCII {signs}"
         yield Slip(found[0].start(), 1, message, help_, tuple(edits), line.path)

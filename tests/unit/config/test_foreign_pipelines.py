@@ -39,7 +39,7 @@ vhosts:
     connection: {url: "amqp://guest:guest@localhost:5672/"}
     exchanges: [shop]
     queues: {orders: {options: {arguments: {x-message-ttl: 60000}}}}
-    bindings: ["shop[order.*] -> orders"]
+    bindings: ["shop[order.*,parcel.#] -> orders"]
     publications: {place: {exchange: shop, routingKey: order.placed}}
     subscriptions: {ship: {queue: orders, prefetch: 10, retry: {min: 1000, max: 60000}}}
 """
@@ -49,6 +49,30 @@ DEFINITIONS = """\
  "exchanges": [{"name": "shop", "vhost": "/", "type": "topic", "internal": false}],
  "bindings": [{"source": "shop", "destination": "orders", "routing_key": "order.*", "arguments": {}},
               {"source": "shop", "destination": "orders", "routing_key": "parcel.#", "arguments": {}}]}
+"""
+SAM = """\
+AWSTemplateFormatVersion: "2010-09-09"
+Resources:
+  Orders:
+    Type: AWS::SQS::Queue
+    Properties: {QueueName: orders, RedrivePolicy: {deadLetterTargetArn: !GetAtt OrdersDead.Arn, maxReceiveCount: 5}}
+  OrdersDead: {Type: AWS::SQS::Queue}
+  Ship:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: shop.ship
+      Timeout: 30
+      Events: {Queue: {Type: SQS, Properties: {Queue: !GetAtt Orders.Arn, BatchSize: 10}}}
+"""
+CHANNELS = """\
+asyncapi: 3.0.0
+servers: {production: {host: "rabbit.example.com:5672", protocol: amqp}}
+channels: {orderPlaced: {address: order.placed, messages: {placed: {payload: {required: [number]}}}}}
+operations: {ship: {action: receive, channel: {$ref: "#/channels/orderPlaced"}}}
+"""
+NESTED = """\
+input: {amqp_0_9: {urls: ["amqp://localhost:5672/"], queue: orders}}
+output: {retry: {max_retries: 7, output: {amqp_0_9: {exchange: totals, key: order.total}}}}
 """
 TOML = '[queues.orders]\nmax_length = 1000\n\n[subscribers.ship]\nfrom = "orders"\nhandler = "app:ship"\n'
 INI = "[queue:orders]\nmax_length = 1000\n\n[subscriber:ship]\nqueue = orders\nhandler = app.ship\n"
@@ -173,7 +197,7 @@ CRONTAB = "# nightly\n30 3 * * 1-5 /usr/bin/python /srv/app.py report\n"
         (
             RASCAL,
             [
-                "  orders: {bind: [{exchange: shop, key: order.*}], message_ttl: 60s}",
+                "  orders: {bind: [{exchange: shop, key: order.*}, {exchange: shop, key: parcel.#}], message_ttl: 60s}",
                 "  order.placed: {exchange: shop}",
                 "  ship: {prefetch: 10, from: orders, retry: {delay: 1s, max_delay: 60s}, handler: module:ship}",
             ],
@@ -237,6 +261,21 @@ CRONTAB = "# nightly\n30 3 * * 1-5 /usr/bin/python /srv/app.py report\n"
             KUBERNETES,
             ["name: shop", "  ship: {handler: app:ship, timeout: 30s, from: orders, retry: {attempts: 4}}"],
         ),
+        (
+            SAM,
+            [
+                "  orders: {dead_letter: OrdersDead}",
+                "  Ship: {from: orders, handler: shop:ship, batch: 10, timeout: 30s}",
+            ],
+        ),
+        (
+            CHANNELS,
+            ["broker: amqp://user:***@rabbit.example.com:5672", "  ship: {from: order.placed, handler: module:ship}"],
+        ),
+        (
+            NESTED,
+            ["  order.total: {exchange: totals", "  orders: {from: orders, to: order.total, handler: module:orders}"],
+        ),
         (TIMER, ["  Timer: {cron: 30 6 * * mon-fri, to: Timer, handler: module:Timer}"]),
         (CRONTAB, ["  report: {handler: module:report, cron: 30 3 * * 1-5, to: report}"]),
     ],
@@ -253,6 +292,24 @@ def test_the_help_for_a_file_has_its_pipeline(text: str, parts: list[str], tmp_p
     assert "S3CR3T" not in pipeline
     document, problems = parse_yaml(pipeline)
     assert (problems, validate(document)[1]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "left_out"),
+    [
+        (SAM, "it leaves out Resources.Orders.Properties.RedrivePolicy.maxReceiveCount)"),
+        (
+            CHANNELS,
+            "user:*** stands for your user and password; it leaves out channels.orderPlaced.messages.placed.payload)",
+        ),
+        (NESTED, "it leaves out output.retry.max_retries)"),
+        (TOML, "write this pipeline for it:"),
+    ],
+)
+def test_the_help_for_a_file_names_what_has_no_place(text: str, left_out: str, tmp_path: Path) -> None:
+    found = foreign_files.foreign_file(Lines(text), tmp_path)
+    assert found is not None
+    assert left_out in found.help.split("\n")[1]
 
 
 def test_functions_are_looked_for_beside_the_file(tmp_path: Path) -> None:

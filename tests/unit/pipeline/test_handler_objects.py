@@ -51,7 +51,11 @@ WRONG = {
         "ship",
     ),
     "import dramatiq\n@dramatiq.actor(max_retries=3)\ndef ship(order: dict): ...\n": (
-        ("foreign-handler", "app.py:3", "remove `@dramatiq.actor(max_retries=3)` above it, and write `retry:`"),
+        (
+            "foreign-handler",
+            "app.py:3",
+            "remove `@dramatiq.actor(max_retries=3)` above it, and write `retry: {attempts: 4}`",
+        ),
         "ship",
     ),
     "from functools import partial\ndef f(order, carrier): ...\nship = partial(f, carier=1)\n": (

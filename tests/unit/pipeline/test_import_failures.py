@@ -530,7 +530,8 @@ NAMES = [
         "app.py:1:10",
         '"app:ship" looks like a handler of pika (ch, method, properties, body)',
         'write "def ship(body: bytes):", and remove what uses "ch", "method" and "properties": '
-        'the runner acknowledges, and a parameter "message: runner.Message" gets the headers',
+        'the runner acknowledges, and a parameter "message: runner.Message", with "import runner" at the top, gets '
+        "the headers",
     ),
     Mistake(
         "a bound task of Celery",

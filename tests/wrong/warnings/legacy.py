@@ -20,3 +20,10 @@ def ship(order: dict) -> None:
     log.warning("late", order["id"])
     log.info("%s of %s", order["id"])
     log.error("100%% of %s", order["id"], exc_info=True)
+
+
+def forget(order: dict):
+    def price():
+        return order["cents"]
+
+    print(price())
