@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness import BenchmarkError, bench_folder, run_benchmark, table
-from runner.app import check
+from runner.system import check
 
 SIZES = (125, 250, 500, 1000, 2000)
 FILES = 50

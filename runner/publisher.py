@@ -23,12 +23,13 @@ from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 from runner import log
-from runner.app import System, load_to_publish, log_transport_event, make_trace_export, make_transport
+from runner.app import log_transport_event, make_trace_export, make_transport
 from runner.errors import PipelineInvalid, PublisherClosed, PublishFailed
 from runner.message import NO_HEADERS, Publish
 from runner.runtime.outbox import Outbox
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher, address_of, make_publisher, unknown_name
 from runner.runtime.publishing_session import PublishingSession
+from runner.system import System, load_to_publish
 from runner.transports.amqp_limits import check_routing_key, normalize_envelope
 from runner.units import parse_duration
 

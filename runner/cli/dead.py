@@ -27,10 +27,10 @@ from runner.clock import utc_now
 from runner.units import pluralize
 
 if TYPE_CHECKING:
-    from runner.app import System
     from runner.operations.dead_letter_ops import DeadLetterOps, Summary
     from runner.operations.dead_letters import DeadLetterMessage, SelectedQueue
     from runner.pipeline.model import Pipeline
+    from runner.system import System
 
 DEFAULT_LIMIT = 100
 

@@ -17,9 +17,9 @@ from runner.clock import utc_now
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
-    from runner.app import System
     from runner.operations.dead_letter_ops import DeadLetterOps, Summary
     from runner.operations.dead_letters import DeadLetterFilter, SelectedQueue
+    from runner.system import System
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,8 @@ from runner.cli.output import cannot_write, check_output, echo_error, echo_probl
 from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from runner.app import System
     from runner.operations.export.deployment import Deployment
+    from runner.system import System
 
 F = TypeVar("F", bound=Callable[..., Any])
 

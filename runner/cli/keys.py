@@ -20,9 +20,9 @@ from runner.clock import utc_now
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
-    from runner.app import System
     from runner.operations.dead_letters import DeadLetterMessage
     from runner.reload.reloader import Reloader
+    from runner.system import System
 
 HELP = "p publish · d dead letters · r reload · q quit · ? help"
 MAX_LISTED = 20
@@ -161,6 +161,7 @@ class Keys:
 
     async def _publish(self) -> None:
         from runner import app
+        from runner.system import select_destination
 
         system = self._reloader.system
         if system is None:
@@ -174,7 +175,7 @@ class Keys:
         if text is None:
             return
         body = _body(text)
-        system = app.select_destination(self._reloader.system or system, name)
+        system = select_destination(self._reloader.system or system, name)
         ids = await app.publish(system, name, [body], memory=self._reloader.memory)
         self._last = name, text
         echo_err(f"published {ids[0]}")

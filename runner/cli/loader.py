@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.output import echo_err
 
 if TYPE_CHECKING:
-    from runner.app import System
     from runner.config.overlays import Overlay
     from runner.operations.pipeline_files import CheckedSpec
+    from runner.system import System
     from runner.transports.base import TransportEvent
 
 
@@ -37,14 +37,12 @@ class PipelineOptions:
         With `is_quiet` nothing is logged from then on: errors are reported, and the log lines of the AMQP client add
         nothing. Raises PipelineInvalid.
         """
-        from runner import app
+        from runner.system import load
 
         if is_quiet:
             logging.disable()
         with stdout_to_stderr():
-            system = app.load(
-                self.paths, self.environ, self.overlays, broker=self.broker, is_one_process=is_one_process
-            )
+            system = load(self.paths, self.environ, self.overlays, broker=self.broker, is_one_process=is_one_process)
         return with_broker(system, connect_timeout_s=self.wait_s, management_url=self.management)
 
     def specs(self) -> list[CheckedSpec]:

@@ -17,8 +17,8 @@ from runner.cli.verb import Verb, complete_names
 from runner.units import pluralize
 
 if TYPE_CHECKING:
-    from runner.app import System
     from runner.operations.message_transfer import MessageExport, MessageImport
+    from runner.system import System
 
 
 @click.command("messages", cls=Verb, short_help="Take what waits out of the broker, into a file.")

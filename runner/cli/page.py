@@ -16,8 +16,8 @@ from runner.cli.output import echo_err
 from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from runner.app import System
     from runner.page.access import Access
+    from runner.system import System
 
 
 @click.command("page", cls=Verb, short_help="Show queues and dead letters in a browser.")

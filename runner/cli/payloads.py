@@ -21,7 +21,7 @@ from runner.cli.output import echo_err
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
-    from runner.app import System
+    from runner.system import System
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,7 +49,7 @@ def load_destination(chosen: PipelineOptions, name: str) -> System:
 
     Raises PipelineInvalid, UnknownTarget and NoBrokerToPublishTo.
     """
-    from runner import app
+    from runner.system import select_destination
 
     system = chosen.load(is_one_process=False)
     if name[:1] in ("{", "[", "@"):
@@ -57,7 +57,7 @@ def load_destination(chosen: PipelineOptions, name: str) -> System:
         raise options.BadValue(
             "a payload stands in its place", f"write one of these before it: {', '.join(names)}", "NAME"
         )
-    system = app.select_destination(system, name)
+    system = select_destination(system, name)
     if system.broker.is_memory:
         hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
         raise NoBrokerToPublishTo(

@@ -16,8 +16,8 @@ from runner.cli.verb import Verb
 from runner.units import pluralize
 
 if TYPE_CHECKING:
-    from runner.app import System
     from runner.operations.plan import Plan, PlanItem
+    from runner.system import System
 
 EXIT_DIFFERENT = 2
 

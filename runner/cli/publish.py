@@ -16,7 +16,7 @@ from runner.cli.verb import Verb, complete_names
 from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
 
 if TYPE_CHECKING:
-    from runner.app import System
+    from runner.system import System
 
 
 def _with_unit(context: click.Context, option: click.Parameter, value: str | None) -> str | None:

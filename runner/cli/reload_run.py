@@ -24,9 +24,10 @@ from runner.cli.watching import project_folders, require_watchfiles, watch
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
-    from runner.app import StartupStep, System
+    from runner.app import StartupStep
     from runner.errors import Problem
     from runner.reload.reloader import Reloader
+    from runner.system import System
 
 PAGE_PORT = 9090
 

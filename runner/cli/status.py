@@ -22,10 +22,10 @@ from runner.redaction import escape_line
 from runner.text_width import display_width
 
 if TYPE_CHECKING:
-    from runner.app import System
     from runner.operations.conditions import Condition
     from runner.operations.process_status import ProcessReader
     from runner.operations.status import PipelineStatus, QueueStatus
+    from runner.system import System
 
 ANSWER_S = 5.0
 """Time without an answer after which `--watch` reports on stderr that it tries again."""

@@ -18,7 +18,7 @@ from runner.cli.verb import Verb
 from runner.workers import ENV_VARIABLE
 
 if TYPE_CHECKING:
-    from runner.app import System
+    from runner.system import System
 
 
 @click.command("up", cls=Verb, short_help="Run pipelines until stopped.")
@@ -72,10 +72,11 @@ def _watch(up_options: UpOptions, workers: int) -> NoReturn:
 
 
 def _up(up_options: UpOptions, workers: int) -> NoReturn:
-    from runner import app, log
+    from runner import log
+    from runner.system import check_workers
 
     system, logging = load_pipelines(up_options, echo_problems)
-    app.check_workers(system, workers)
+    check_workers(system, workers)
     for _, reader in system.stream_readers() if up_options.until_idle else ():
         text = f'"{reader.name}" reads the stream "{reader.queue}", which never becomes empty'
         raise click.UsageError(f"{text}: leave --until-idle out, or add --except {reader.name}")

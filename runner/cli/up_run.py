@@ -18,10 +18,11 @@ from runner.units import pluralize
 _MAX_COLUMNS = 80
 
 if TYPE_CHECKING:
-    from runner.app import StartupStep, System
+    from runner.app import StartupStep
     from runner.errors import Problem
     from runner.page.access import Access
     from runner.runtime.supervisor import RunReport
+    from runner.system import System
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +52,15 @@ def load_pipelines(
     up_options: UpOptions, on_warnings: Callable[[Sequence[Problem]], None]
 ) -> tuple[System, dict[str, Any]]:
     """Return the pipelines, and the arguments for `log.configure`. Raises PipelineInvalid and UnknownName."""
-    from runner import app, log
+    from runner import log
+    from runner.system import load, select
 
     # Logging comes first: handlers' modules may bind a logger or print while they are imported.
     format: Any = up_options.log_format or "auto"
     log.configure(format=format, level=up_options.log_level or "info", capture_stdout=True)
-    system = app.load(up_options.paths, up_options.environ, up_options.overlays, broker=up_options.broker)
+    system = load(up_options.paths, up_options.environ, up_options.overlays, broker=up_options.broker)
     on_warnings(system.warnings)
-    system = app.select(system, up_options.only, up_options.without)
+    system = select(system, up_options.only, up_options.without)
     system = with_broker(system, management_url=up_options.management)
     settings = system.pipelines[0].logging
     return system, {

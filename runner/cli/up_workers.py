@@ -20,7 +20,8 @@ from runner.workers.protocol import WorkerEnv
 from runner.workers.worker import Worker
 
 if TYPE_CHECKING:
-    from runner.app import StartupStep, System
+    from runner.app import StartupStep
+    from runner.system import System
 
 
 async def run_master(system: System, workers: int, logging: dict[str, Any], up_options: UpOptions) -> NoReturn:

@@ -53,11 +53,11 @@ def command(chosen: PipelineOptions, style: Style, strict: bool, no_imports: boo
 
 def _check(chosen: PipelineOptions, *, imports: bool) -> tuple[Sequence[Problem], Sequence[PipelineFile]]:
     """Return all problems, and the files of pipelines."""
-    from runner import app
+    from runner.system import check
 
     try:
         if not imports:
-            return app.check(chosen.paths, chosen.environ, chosen.overlays)
+            return check(chosen.paths, chosen.environ, chosen.overlays)
         system = chosen.load(is_one_process=False, is_quiet=False)
         return system.warnings, [loaded for loaded, _ in system.specs]
     except PipelineInvalid as invalid:

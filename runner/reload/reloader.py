@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from runner import app
-from runner.app import Continued, StartupStep, System
+from runner.app import Continued, StartupStep
 from runner.errors import RunnerError
 from runner.reload.changes import FileChanges
 from runner.reload.version import Loader, Version, shown_files
+from runner.system import System
 from runner.tasks import cancel_and_wait, wait_set
 from runner.transports.memory import MemoryBroker
 from runner.units import pluralize

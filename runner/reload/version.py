@@ -11,11 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from runner.app import System
 from runner.config.diagnostics import display_path
 from runner.errors import PipelineInvalid, RunnerError
 from runner.pipeline.model import Producer, Subscriber
 from runner.pipeline.project_modules import ProjectModules
+from runner.system import System
 
 MTIME_MARGIN_S = 0.02
 """The clock of files is coarser than ours."""

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runner import app
 from runner.app import log_transport_event
 from runner.config.overlays import Overlay
 from runner.errors import PublishFailed, RunnerError
@@ -25,6 +24,7 @@ from runner.pipeline.topology import Topology, made_declarable
 from runner.runtime.answers import Answer
 from runner.runtime.publisher import OutgoingMessage
 from runner.runtime.supervisor import Supervisor
+from runner.system import select
 from runner.testing.loading import environment, loaded
 from runner.testing.loop_thread import LoopThread
 from runner.testing.recorder import NeverIdle, Recorder, RecordingBroker, RecordingExecution, RecordingPublisher
@@ -133,7 +133,7 @@ class Engine:
     def begin(self) -> Future[None]:
         """Load the pipelines, and return the future of their start."""
         system = self._opened.enter_context(loaded(self._paths, self._env, self._overlays))
-        system = app.select(system, self._only)
+        system = select(system, self._only)
         queues = [reader.queue for _, reader in system.stream_readers()]
         if shared := sorted(name for name in queues if queues.count(name) > 1):
             text = f'several subscribers read the stream "{shared[0]}", which is a queue in a test'

@@ -16,14 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from runner import app
-from runner.app import System
 from runner.config import diagnostics
 from runner.config.overlays import Overlay, Setting
 from runner.errors import PipelineInvalid
 from runner.pipeline import sys_path
 from runner.pipeline.import_problems import ImportProblem
 from runner.pipeline.importer import import_object
+from runner.system import System, load
 
 MAX_CACHED = 64
 """The most loads that are kept, the newest ones."""
@@ -149,22 +148,22 @@ def _load(paths: Sequence[Path], env: Mapping[str, str], overlays: tuple[Overlay
     places = (current, *map(str, paths))
     key = (places, tuple(sorted(env.items())), overlays)
     _imports.unpark(_folders.get(places) or [current, *(os.path.realpath(path.parent) for path in paths)])
-    load = _loads.pop(key, None)
-    if load is None or not load.is_fresh:
-        load = _load_again(paths, env, overlays)
-        _folders[places] = load.folders
+    kept = _loads.pop(key, None)
+    if kept is None or not kept.is_fresh:
+        kept = _load_again(paths, env, overlays)
+        _folders[places] = kept.folders
     else:
-        sys_path.extend(load.folders)
-    if not any(path.is_dir() for path in paths) and not _reads_secrets(load.system):
-        _loads[key] = load
+        sys_path.extend(kept.folders)
+    if not any(path.is_dir() for path in paths) and not _reads_secrets(kept.system):
+        _loads[key] = kept
     if len(_loads) > MAX_CACHED:
         del _loads[next(iter(_loads))]
-    return load.system
+    return kept.system
 
 
 def _load_again(paths: Sequence[Path], env: Mapping[str, str], overlays: Sequence[Overlay]) -> _Load:
     try:
-        system = app.load(paths, env, overlays, broker="memory", is_test=True)
+        system = load(paths, env, overlays, broker="memory", is_test=True)
     except PipelineInvalid as invalid:
         raise InvalidUnderTest(invalid) from None
     modules, folders = _imports.new(), sys_path.added()

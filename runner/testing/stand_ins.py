@@ -8,13 +8,13 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from runner.app import System
 from runner.config.messages import did_you_mean
 from runner.config.spec import PipelineSpec
 from runner.errors import PipelineInvalid, Problem
 from runner.pipeline.import_problems import ImportProblem
 from runner.pipeline.model import Handler, Pipeline, Producer, Resource, Subscriber
 from runner.pipeline.signature import BadArguments
+from runner.system import System
 from runner.testing.loading import InvalidUnderTest
 from runner.testing.replacement import Replacement, replaced_handler, replaced_resource
 from runner.testing.virtual_time import VirtualTimeLoop

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import app
 from runner.config.document import KeyPath, MappingNode, Node, ScalarNode, dotted_path, walk_nodes
 from runner.config.loader import PipelineFile
 from runner.config.messages import did_you_mean
@@ -21,6 +20,7 @@ from runner.errors import PipelineInvalid, Problem
 from runner.pipeline.import_report import ImportReport
 from runner.pipeline.importer import import_callable, import_exception
 from runner.pipeline.module_search import ModuleSearch, module_searches
+from runner.system import System
 from runner.testing.loading import environment, loaded
 from runner.testing.replacement import Replacement
 from runner.testing.stand_ins import StandIns
@@ -64,7 +64,7 @@ class Suite:
 
     file: PipelineFile
     spec: SuiteSpec
-    system: app.System
+    system: System
     overlays: tuple[Overlay, ...] = ()
 
     @property
@@ -84,7 +84,7 @@ def load_suite(path: Path, overlays: Sequence[Overlay] = ()) -> Suite:
     """
     read = read_suite(path)
     problems = list(read.file.problems)
-    system: app.System | None = None
+    system: System | None = None
     paths, env = _pipelines(read.file)
     try:
         with loaded(paths, environment(env), overlays) if paths else nullcontext() as system:
@@ -115,7 +115,7 @@ def _pipelines(file: PipelineFile) -> tuple[list[Path], dict[str, str]]:
     return paths, {name: value for name, value in given if isinstance(value, str)}
 
 
-def _problems(read: SuiteFile, system: app.System) -> Iterator[Problem]:
+def _problems(read: SuiteFile, system: System) -> Iterator[Problem]:
     """Yield the problems with names and import paths, and with stand-ins that do not fit, if there are no others."""
     reported = {problem.path for problem in read.file.problems}
     found = [each for each in _unknown_names(read.file, system) if each.path not in reported]
@@ -140,7 +140,7 @@ def _placed(file: PipelineFile, problem: Problem) -> Problem:
     return problem
 
 
-def _unknown_names(file: PipelineFile, system: app.System) -> Iterator[Problem]:
+def _unknown_names(file: PipelineFile, system: System) -> Iterator[Problem]:
     """Yield a problem for each name that the pipelines do not have."""
     known = _known_names(system)
     for path, node in _nodes(file, "tests"):
@@ -159,7 +159,7 @@ def _unknown_names(file: PipelineFile, system: app.System) -> Iterator[Problem]:
                 yield file.problem("unknown-name", at, message, help_, on="key" if shape in _KEYS else "value")
 
 
-def _known_names(system: app.System) -> dict[str, Collection[str]]:
+def _known_names(system: System) -> dict[str, Collection[str]]:
     """Return the names that the pipelines have, by what they name.
 
     A subscriber of a name that several pipelines have may also be called `pipeline.name`.
@@ -180,7 +180,7 @@ def _known_names(system: app.System) -> dict[str, Collection[str]]:
     }
 
 
-def _bad_imports(file: PipelineFile, system: app.System, wrong: Collection[str]) -> list[Problem]:
+def _bad_imports(file: PipelineFile, system: System, wrong: Collection[str]) -> list[Problem]:
     """Return a problem for each import path of a replacement that names nothing, but for values that are `wrong`."""
     (modules,) = module_searches([file])
     folders = (folder for loaded, _ in system.specs for folder in ModuleSearch(loaded).folders)

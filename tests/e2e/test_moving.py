@@ -14,6 +14,7 @@ import pytest
 from runner import app
 from runner.operations import message_transfer
 from runner.operations.memory_access import make_access
+from runner.system import System, load, select_destination
 from tests.foreign import Foreign
 from tests.process import RunnerProcess
 from tests.project import Place, Project, started, stop
@@ -41,8 +42,8 @@ def in_file(shop: Project) -> Place:
     return Place.at(f"file:{shop.folder / 'shop.queue'}")
 
 
-def load(shop: Project, place: Place) -> app.System:
-    return app.load([shop.folder / shop.file], {}, broker=place.url)
+def load_at(shop: Project, place: Place) -> System:
+    return load([shop.folder / shop.file], {}, broker=place.url)
 
 
 def lines_of(shop: Project) -> list[dict[str, Any]]:
@@ -74,7 +75,7 @@ async def killed(process: RunnerProcess, file: Path, size: int) -> None:
         assert await running.wait() == -signal.SIGKILL
 
 
-async def export(system: app.System, file: Path) -> None:
+async def export(system: System, file: Path) -> None:
     """Export all messages of a broker."""
     access = make_access(system.broker, name="tests")
     await access.open()
@@ -90,8 +91,8 @@ async def moved(shop: Project, old: Place, new: Place) -> list[dict[str, Any]]:
     file = shop.folder / FILE
     file.unlink(missing_ok=True)
     Path(f"{file}.done").unlink(missing_ok=True)
-    await export(load(shop, old), file)
-    system = load(shop, new)
+    await export(load_at(shop, old), file)
+    system = load_at(shop, new)
     transport = app.make_transport(system, lambda _: None)
     await transport.connect()
     await message_transfer.MessageImport(transport, system.pipelines, file, asyncio.Event()).run(system.topology)
@@ -108,7 +109,7 @@ async def test_nothing_is_lost_when_both_are_killed_and_the_order_is_kept(shop: 
     old, new = in_file(shop), shop.place
     if way == "to a file":
         old, new = new, old
-    ids = await app.publish(load(shop, old), shop.name("orders"), [b"%d" % number for number in range(COUNT)])
+    ids = await app.publish(load_at(shop, old), shop.name("orders"), [b"%d" % number for number in range(COUNT)])
 
     await killed(exporting(shop, old), shop.folder / FILE, 50_000)
     assert GROUP < len((shop.folder / FILE).read_bytes().splitlines()) < COUNT
@@ -122,7 +123,7 @@ async def test_nothing_is_lost_when_both_are_killed_and_the_order_is_kept(shop: 
     assert 0 < int(progress.read_text().split()[1]) < len(exported)
     assert "were imported before" in await done(importing(shop, new))
     (shop.folder / FILE).rename(shop.folder / "imported.jsonl")
-    await export(load(shop, new), shop.folder / FILE)
+    await export(load_at(shop, new), shop.folder / FILE)
     arrived = [line["message_id"] for line in lines_of(shop)]
     assert first_of_each(arrived) == ids
     assert len(arrived) <= len(exported) + GROUP
@@ -131,10 +132,8 @@ async def test_nothing_is_lost_when_both_are_killed_and_the_order_is_kept(shop: 
 async def test_retries_dead_letters_and_delayed_messages_go_there_and_back(shop: Project, foreign: Foreign) -> None:
     """With their attempts, their reason and what is left of their delay: from a file to RabbitMQ, and to a file."""
     orders, file = shop.name("orders"), in_file(shop)
-    system = load(shop, file)
-    await app.publish(
-        app.select_destination(system, shop.name("reminders")), shop.name("reminders"), [b"9"], delay="2h"
-    )
+    system = load_at(shop, file)
+    await app.publish(select_destination(system, shop.name("reminders")), shop.name("reminders"), [b"9"], delay="2h")
     await app.publish(system, orders, [b'"no JSON"'])
     async with shop.run("up", shop.file, *file.arguments) as up:
         await started(up)

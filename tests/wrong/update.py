@@ -23,7 +23,6 @@ from pathlib import Path
 
 import yaml
 
-from runner import app
 from runner.cli.environment import read_environment
 from runner.config import diagnostics
 from runner.config.loader import is_test_file
@@ -31,6 +30,7 @@ from runner.config.overlays import Overlay, Setting
 from runner.config.yaml_parser import read_text
 from runner.errors import PipelineInvalid, Problem
 from runner.operations.fixes import fixed_text
+from runner.system import load
 from runner.testing.suites import load_suite
 
 HERE = Path(__file__).resolve().parent
@@ -63,7 +63,7 @@ def judged(case: Path) -> tuple[str, Sequence[Problem]]:
             if is_test_file(case):
                 load_suite(Path(case.name))
                 return "", ()
-            problems = app.load([_pipeline(case)], variables, _overlays(case)).warnings
+            problems = load([_pipeline(case)], variables, _overlays(case)).warnings
         except PipelineInvalid as invalid:
             problems = invalid.problems
         return diagnostics.concise(problems).replace(sys.executable, "python"), problems

@@ -95,7 +95,7 @@ def test_a_command_imports_only_what_it_needs(project: Path, arguments: str, unn
     done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     imported = set((project / "modules").read_text().split())
-    assert "runner.app" in imported
+    assert "runner.system" in imported
     assert imported.isdisjoint(unneeded.split())
 
 

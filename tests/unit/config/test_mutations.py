@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from runner import app
 from runner.config import diagnostics
 from runner.config.loader import load_text
 from runner.errors import Problem
 from runner.operations.explanations import explanations
+from runner.system import check
 from tests.process import ROOT
 from tests.wrong.foreign import foreign_words
 
@@ -132,7 +132,7 @@ def same_import_path() -> Iterator[None]:
     sys.path[:] = path
 
 
-def check(problems: Sequence[Problem], text: str) -> None:
+def check_problems(problems: Sequence[Problem], text: str) -> None:
     """Every problem has an explanation, no words of libraries and a place, and can be written in every style."""
     own_lines = re.split("\r\n|[\n\r\x85\u2028\u2029]", text.removeprefix("\ufeff"))
     for problem in problems:
@@ -160,7 +160,7 @@ def test_a_changed_pipeline_gives_a_spec_or_problems(text: str) -> None:
     """One of the two, never both, never neither."""
     loaded = load_text(text, Path("a.yaml"), {})
     assert (loaded.spec is None) == bool(loaded.problems)
-    check(loaded.problems, text)
+    check_problems(loaded.problems, text)
 
 
 @settings(same_every_time, max_examples=50)
@@ -169,10 +169,10 @@ def test_checking_a_changed_pipeline_never_fails(text: str, tmp_path: Path, same
     """From a file, as `runner validate --no-imports` does: names and import paths are judged, too."""
     path = tmp_path / "a.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    problems, files = app.check([path], {})
+    problems, files = check([path], {})
     assert len(files) == 1
     if [problem.code for problem in problems] != ["not-utf-8"]:
-        check(problems, text)
+        check_problems(problems, text)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -185,4 +185,4 @@ def test_no_line_of_an_example_can_be_left_out_by_an_exception(path: Path) -> No
         for changed in (before + after, before + line * 2 + after, before + " " + line + after, before + line):
             loaded = load_text(changed, path, {})
             assert (loaded.spec is None) == bool(loaded.problems)
-            check(loaded.problems, changed)
+            check_problems(loaded.problems, changed)

@@ -7,8 +7,8 @@ from textwrap import dedent
 
 import pytest
 
-from runner import app
 from runner.pipeline.model import Pipeline
+from runner.system import load
 
 PIPELINE = """
     version: 1
@@ -33,4 +33,4 @@ PIPELINE = """
 def shop(tmp_path: Path) -> Pipeline:
     path = tmp_path / "shop.yaml"
     path.write_text(dedent(PIPELINE))
-    return app.load([path], {}).pipelines[0]
+    return load([path], {}).pipelines[0]

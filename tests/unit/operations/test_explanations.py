@@ -79,12 +79,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def codes(folder: Path, text: str) -> dict[str, str]:
     """Return the severities of all codes that a pipeline gets."""
-    from runner import app
+    from runner.system import load as load_pipelines
 
     path = folder / "pipeline.yaml"
     path.write_text(text)
     try:
-        problems = app.load([path], {}).warnings
+        problems = load_pipelines([path], {}).warnings
     except PipelineInvalid as invalid:
         problems = invalid.problems
     finally:
@@ -105,7 +105,7 @@ def test_the_wrong_example_has_the_problem_and_the_right_one_has_none(folder: Pa
 def test_every_code_in_the_sources_is_explained() -> None:
     """And nothing is explained that cannot occur."""
     rooms = [*(ROOT / "runner/config").rglob("*.py"), *(ROOT / "runner/pipeline").rglob("*.py")]
-    rooms += [ROOT / "runner/app.py", ROOT / "runner/operations/diff.py", ROOT / "runner/testing/expectations.py"]
+    rooms += [ROOT / "runner/system.py", ROOT / "runner/operations/diff.py", ROOT / "runner/testing/expectations.py"]
     words = {
         node.value
         for path in rooms

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import app
 from runner.message import NO_HEADERS, Address, Envelope, Timestamp
 from runner.operations.memory_access import FileAccess, MemoryAccess
 from runner.operations.message_transfer import (
@@ -33,6 +32,7 @@ from runner.operations.message_transfer import (
 from runner.operations.targets import UnknownTarget
 from runner.pipeline.delays import STEPS_MS
 from runner.pipeline.model import Pipeline
+from runner.system import load
 from runner.transports.file import FileBroker, FileTransport
 from runner.transports.memory import MemoryTransport
 
@@ -53,7 +53,7 @@ PIPELINE = """
 def pipeline(tmp_path: Path) -> Pipeline:
     path = tmp_path / "shop.yaml"
     path.write_text(dedent(PIPELINE))
-    return app.load([path], {}).pipelines[0]
+    return load([path], {}).pipelines[0]
 
 
 # Lines
@@ -189,7 +189,7 @@ def test_queues_are_read_in_the_order_in_which_messages_pass_through_them(tmp_pa
         "broker: amqp://127.0.0.1\n"
         + dedent(PIPELINE).replace("reminders:\n", "reminders:\n  audit: {type: stream}\n", 1)
     )
-    pipeline = app.load([path], {}).pipelines[0]
+    pipeline = load([path], {}).pipelines[0]
     found = [place.queue for place in places([pipeline])]
     assert found[:2] == [f"shop.delay.{STEPS_MS[-1]}", f"shop.delay.{STEPS_MS[-2]}"]
     at = {queue: number for number, queue in enumerate(found)}
@@ -208,7 +208,7 @@ def test_the_name_of_a_queue_with_partitions_means_all_of_them(tmp_path: Path) -
     queues = "queues: {parts: {partitions: 2, partition_by: id}, orders: }"
     path = tmp_path / "shop.yaml"
     path.write_text(f"version: 1\n{queues}\nsubscribers: {{ship: {{from: parts, handler: json:dumps}}}}\n")
-    pipelines = app.load([path], {}).pipelines
+    pipelines = load([path], {}).pipelines
     assert [place.queue for place in places(pipelines, ["parts"])] == list(pipelines[0].partitionings["parts"].names)
 
 

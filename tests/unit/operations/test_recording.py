@@ -13,12 +13,12 @@ import pytest
 import yaml
 from pydantic import BaseModel, SecretStr
 
-from runner import app
 from runner.config.suite_loader import read_suite
 from runner.message import Address, Envelope
 from runner.operations.dead_letters import DeadLetterQueue, parse_dead_letter
 from runner.operations.pipeline_files import read_specs
 from runner.operations.recording import MAX_MESSAGES, CannotRecord, RecordedTest, Recorder, file_of, write_test
+from runner.system import System, load
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 SHOP = """\
@@ -61,8 +61,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def system() -> app.System:
-    return app.load([Path("shop.yaml")], ENVIRON)
+def system() -> System:
+    return load([Path("shop.yaml")], ENVIRON)
 
 
 def recorder(*paths: str, name: str = "orders") -> Recorder:

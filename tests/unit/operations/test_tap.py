@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import app
 from runner.errors import RunnerError
 from runner.message import Envelope
 from runner.operations.dead_letters import select_dead_letter_queues
 from runner.operations.tap import CannotTap, pipeline_with_target, recorded_line, tap_source
 from runner.pipeline.file_source import read_records
 from runner.pipeline.model import Pipeline
+from runner.system import load
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_name_of_several_pipelines_must_mean_one_place(tmp_path: Path, monkeyp
     for name in ("a", "b"):
         text = f"version: 1\nname: {name}\nevents: {{e: }}\nsubscribers: {{s: {{from: e, handler: 'json:dumps'}}}}\n"
         Path(f"{name}.yaml").write_text(text)
-    pipelines = app.load([Path("a.yaml"), Path("b.yaml")], {}).pipelines
+    pipelines = load([Path("a.yaml"), Path("b.yaml")], {}).pipelines
     assert pipeline_with_target(pipelines, "e") is pipeline_with_target(pipelines, "a.s") is pipelines[0]
     assert pipeline_with_target(pipelines, "b.s") is pipelines[1]
     with pytest.raises(RunnerError, match=r'"s" means different things in a.yaml, b.yaml'):

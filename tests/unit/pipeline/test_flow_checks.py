@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runner import app
 from runner.errors import PipelineInvalid
+from runner.system import check, load
 
 HANDLER = "json:dumps"
 
@@ -28,11 +28,11 @@ def warned(*names: str, broker: str | None = None) -> list[tuple[str, str]]:
     """Return the warnings, as (code, file); the same without imports."""
     paths = [Path(f"{name}.yaml") for name in names]
     try:
-        problems = app.load(paths, {}, broker=broker, is_one_process=False).warnings
+        problems = load(paths, {}, broker=broker, is_one_process=False).warnings
     except PipelineInvalid as invalid:
         problems = tuple(invalid.problems)
     if broker is None:
-        assert app.check(paths, {})[0] == list(problems)
+        assert check(paths, {})[0] == list(problems)
     return [(problem.code, problem.file.removesuffix(".yaml")) for problem in problems]
 
 
@@ -105,7 +105,7 @@ def test_a_circle_through_several_pipelines_is_warned_of_once() -> None:
         b="queues: {q: }\nevents: {e: }\nsubscribers: {two: {H, from: e, to: q}}\n",
     )
     assert warned("a", "b") == [("cycle", "a")]
-    (problem,) = app.load([Path("b.yaml"), Path("a.yaml")], {}).warnings
+    (problem,) = load([Path("b.yaml"), Path("a.yaml")], {}).warnings
     assert (problem.file, problem.message) == ("b.yaml", "results loop back: two → a.one → two")
 
 

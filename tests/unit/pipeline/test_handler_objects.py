@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner import app
 from runner.errors import PipelineInvalid, Problem
+from runner.system import load
 
 PIPELINE = """
 version: 1
@@ -81,7 +81,7 @@ def problems(project: Path, code: str, name: str) -> list[Problem]:
     (project / "dramatiq.py").write_text(ACTORS)
     (project / "p.yaml").write_text(PIPELINE.replace("HANDLER", name))
     try:
-        return list(app.load([Path("p.yaml")], {}).warnings)
+        return list(load([Path("p.yaml")], {}).warnings)
     except PipelineInvalid as invalid:
         return list(invalid.problems)
 
@@ -115,7 +115,7 @@ def test_all_parameters_of_a_batch_are_reported_at_once(project: Path) -> None:
     text = PIPELINE.replace('"app:HANDLER"', '"app:ship", batch: {size: 2, wait: 1s}, with: {aa: 1, x: 2}')
     (project / "p.yaml").write_text(text)
     with pytest.raises(PipelineInvalid) as caught:
-        app.load([Path("p.yaml")], {})
+        load([Path("p.yaml")], {})
     helps = [problem.help for problem in caught.value.problems]
     assert any("`list[runner.Message]`" in text for text in helps)
     assert any("`order: list[int]`, and loop over it" in text for text in helps)

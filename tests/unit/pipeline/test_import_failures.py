@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from runner import app
 from runner.errors import PipelineInvalid, Problem
+from runner.system import check, load
 from runner.tables import read_table
 
 PIPELINE = 'version: 1\nqueues: {orders: }\nsubscribers: {ship: {from: orders, handler: "HANDLER"}}\n'
@@ -751,7 +751,7 @@ def write(project: Path, files: dict[str, str], handler: str) -> None:
 
 def problems() -> list[Problem]:
     try:
-        return [problem for problem in app.load([Path("p.yaml")], {}).warnings if problem.severity == "error"]
+        return [problem for problem in load([Path("p.yaml")], {}).warnings if problem.severity == "error"]
     except PipelineInvalid as invalid:
         return list(invalid.problems)
 
@@ -772,7 +772,7 @@ def test_a_mistake_is_one_problem_with_its_place_and_what_to_write(project: Path
 @pytest.mark.parametrize("mistake", NAMES, ids=lambda mistake: mistake.name)
 def test_a_wrong_name_is_reported_in_the_same_words_without_imports(project: Path, mistake: Mistake) -> None:
     write(project, mistake.files, mistake.handler)
-    [problem] = app.check([Path("p.yaml")], {})[0]
+    [problem] = check([Path("p.yaml")], {})[0]
     assert said(problem, project) == (mistake.place, mistake.message, mistake.help)
 
 
@@ -913,7 +913,7 @@ def test_what_an_import_does_to_the_process_is_a_warning(
     before = signal.getsignal(signal.SIGTERM)
     write(project, {"app.py": code + SHIP}, "app:ship")
     try:
-        [problem] = app.load([Path("p.yaml")], {}).warnings
+        [problem] = load([Path("p.yaml")], {}).warnings
     finally:
         signal.signal(signal.SIGTERM, before)
         getattr(sys.modules["app"], "STOP", threading.Event()).set()
@@ -929,7 +929,7 @@ def test_threads_that_end_with_the_process_are_no_warning(project: Path) -> None
     code = "import concurrent.futures, threading\nPOOL = concurrent.futures.ThreadPoolExecutor()\nPOOL.submit(print)\n"
     code += "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     write(project, {"app.py": code + SHIP}, "app:ship")
-    assert app.load([Path("p.yaml")], {}).warnings == ()
+    assert load([Path("p.yaml")], {}).warnings == ()
 
 
 def test_a_typed_dict_is_schema_and_annotation(project: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from runner import app
-from runner.config.loader import load
+from runner.config import loader
 from runner.errors import PipelineInvalid, Problem
 from runner.pipeline import sys_path
 from runner.pipeline.module_search import ModuleSearch, find_module, module_searches
+from runner.system import check, load
 
 HANDLER = "def work(text): ...\n"
 
@@ -49,7 +49,7 @@ def pipeline(name: str, handler: str, extra: str = "") -> str:
 def found(*paths: str) -> list[tuple[str, str]]:
     """Return what is wrong with pipelines, as (code, message); the same must be said without imports."""
     said = [problem for problem in _read(paths) if problem.code != "unread-queue"]
-    static, _ = app.check([Path(path) for path in paths], {})
+    static, _ = check([Path(path) for path in paths], {})
     assert [(item.code, item.message) for item in static] == [(item.code, item.message) for item in said]
     return [(item.code, item.message.partition(" (also named by ")[0]) for item in said]
 
@@ -57,7 +57,7 @@ def found(*paths: str) -> list[tuple[str, str]]:
 def _read(paths: tuple[str, ...]) -> list[Problem]:
     known = set(sys.modules)
     try:
-        return list(app.load([Path(path) for path in paths], {}).warnings)
+        return list(load([Path(path) for path in paths], {}).warnings)
     except PipelineInvalid as invalid:
         return list(invalid.problems)
     finally:
@@ -216,10 +216,10 @@ def test_a_name_is_found_as_an_import_finds_it(project: Path) -> None:
 def test_folders_come_behind_the_standard_library_and_before_packages(project: Path) -> None:
     """In the order of the pipelines, each folder once."""
     write({"a/p.yaml": pipeline("a", "m:work", "python_path: lib"), "b/p.yaml": pipeline("b", "m:work")})
-    module_searches([load(Path("a/p.yaml"), {}), load(Path("b/p.yaml"), {})])
+    module_searches([loader.load(Path("a/p.yaml"), {}), loader.load(Path("b/p.yaml"), {})])
     ours = [os.path.realpath(name) for name in ("a/lib", "a", "b", ".")]
     position = sys.path.index(ours[0])
     assert sys.path[position : position + 4] == ours
     assert sys.path[position - 1].startswith(os.path.dirname(os.__file__))
-    assert ModuleSearch(load(Path("b/p.yaml"), {})).search_folders == ours[2:]
+    assert ModuleSearch(loader.load(Path("b/p.yaml"), {})).search_folders == ours[2:]
     assert not set(ours) & set(sys_path.base())

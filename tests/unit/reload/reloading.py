@@ -11,12 +11,13 @@ from pathlib import Path
 from textwrap import dedent
 
 from runner import app
-from runner.app import StartupStep, System
+from runner.app import StartupStep
 from runner.errors import PipelineInvalid, RunnerError
 from runner.page.access import Access
 from runner.reload.reloader import Reloader
 from runner.reload.version import Loader
 from runner.runtime.supervisor import RunReport
+from runner.system import System, load
 
 PIPELINE = """
     version: 1
@@ -117,7 +118,7 @@ class Reloads:
             yield await self._queue.get()
 
     def _load(self) -> System:
-        return app.load([self.folder], {})
+        return load([self.folder], {})
 
     def _note(self, step: StartupStep) -> None:
         if step.name in ("running", "reload"):

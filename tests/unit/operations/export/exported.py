@@ -8,14 +8,13 @@ from typing import Any
 
 import yaml
 
-from runner import app
-from runner.app import System
 from runner.operations.export.compose import compose
 from runner.operations.export.definitions import vhost_of
 from runner.operations.export.deployment import Deployment, deployment
 from runner.operations.export.kubernetes import kubernetes
 from runner.operations.export.permissions import Permissions, permissions
 from runner.operations.pipeline_files import read_specs
+from runner.system import System, load
 
 HANDLERS = """
 def handle(order: dict) -> dict:
@@ -59,7 +58,7 @@ READ = Path("shop.yaml")
 
 def read(text: str = SHOP, **environ: str) -> System:
     READ.write_text(dedent(text))
-    return app.load([READ], {**ENVIRON, **environ})
+    return load([READ], {**ENVIRON, **environ})
 
 
 def known(system: System, http: tuple[str, int] | None = None) -> Deployment:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from runner import app
 from runner.operations.export.asyncapi import asyncapi
+from runner.system import load
 
 ROOT = Path(__file__).resolve().parents[4]
 EXAMPLES = sorted(path for path in (ROOT / "pipelines").glob("*.yaml") if not path.name.endswith(".test.yaml"))
@@ -51,7 +51,7 @@ ORDER = {
 
 def exported(*paths: Path) -> tuple[str, dict[str, Any]]:
     """Return the text of the document, and its data."""
-    system = app.load(list(paths), {})
+    system = load(list(paths), {})
     text = asyncapi(system.pipelines, [spec for _, spec in system.specs], system.topology)
     return text, yaml.safe_load(text)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from runner import app
 from runner.config.overlays import Overlay, Setting
 from runner.operations.export.compose import compose
 from runner.operations.export.definitions import vhost_of
 from runner.operations.export.deployment import SecretInCommand, deployment, object_name
 from runner.operations.export.kubernetes import kubernetes
 from runner.operations.pipeline_files import read_specs
+from runner.system import load
 from tests.unit.operations.export.exported import ENVIRON, READ, SHOP, known, objects, read, services
 
 
@@ -41,7 +41,7 @@ def test_overlays_stand_in_the_command_and_their_variables_are_passed_on() -> No
     Path("prod.yaml").write_text("shutdown: {grace: '${GRACE}'}\n")
     overlays: list[Overlay] = [Path("prod.yaml"), Setting("owner=${TEAM:-us}")]
     environ = {**ENVIRON, "GRACE": "90s"}
-    system = app.load([READ], environ, overlays)
+    system = load([READ], environ, overlays)
     facts = deployment(system.pipelines, read_specs([READ], environ, overlays), None, overlays)
     assert facts.arguments == ("shop.yaml", "--overlay", "prod.yaml", "--set", "owner=${TEAM:-us}")
     assert {"GRACE", "TEAM"} <= {variable.name for variable in facts.variables}
@@ -87,7 +87,7 @@ def test_a_url_that_is_not_one_variable_is_given_by_ours(broker: str) -> None:
     text = f"version: 1\nname: shop\nbroker: {broker}\nqueues: {{}}\n"
     READ.write_text(text)
     environ = {"SHOP_USER": "u", "SHOP_PASSWORD": "p"}
-    system = app.load([READ], environ)
+    system = load([READ], environ)
     facts = deployment(system.pipelines, read_specs([READ], environ), None)
     assert facts.broker_variable == "RUNNER_BROKER"
     assert all(each.is_secret for each in facts.variables)

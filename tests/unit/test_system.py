@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from runner import app
 from runner.cli.status import table
 from runner.cli.up_run import echo_loaded
 from runner.config.overlays import Setting
@@ -14,6 +13,7 @@ from runner.operations.export.alerts import alerts
 from runner.operations.graph import render
 from runner.operations.graph.model import build_graph
 from runner.operations.status import unknown_status
+from runner.system import System, UnknownName, load, select
 
 SHOP = """
 version: 1
@@ -28,17 +28,17 @@ subscribers:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> app.System:
+def shop(tmp_path: Path) -> System:
     return loaded(tmp_path)
 
 
-def loaded(folder: Path, *overlays: Setting) -> app.System:
+def loaded(folder: Path, *overlays: Setting) -> System:
     path = folder / "shop.yaml"
     path.write_text(SHOP)
-    return app.load([path], {}, overlays)
+    return load([path], {}, overlays)
 
 
-def running(system: app.System) -> list[str]:
+def running(system: System) -> list[str]:
     return [item.name for item in system.items()]
 
 
@@ -53,9 +53,9 @@ def running(system: app.System) -> list[str]:
     ],
 )
 def test_what_runs_is_named_or_not_left_out_and_always_enabled(
-    shop: app.System, only: tuple[str, ...], without: tuple[str, ...], names: list[str]
+    shop: System, only: tuple[str, ...], without: tuple[str, ...], names: list[str]
 ) -> None:
-    selected = app.select(shop, only, without)
+    selected = select(shop, only, without)
     assert running(selected) == names
     assert selected.topology == shop.topology
 
@@ -76,22 +76,22 @@ def test_what_runs_is_named_or_not_left_out_and_always_enabled(
     ],
 )
 def test_a_name_that_cannot_be_meant_is_refused(
-    shop: app.System, only: tuple[str, ...], without: tuple[str, ...], message: str, hint: str
+    shop: System, only: tuple[str, ...], without: tuple[str, ...], message: str, hint: str
 ) -> None:
-    with pytest.raises(app.UnknownName, match=message) as error:
-        app.select(shop, only, without)
+    with pytest.raises(UnknownName, match=message) as error:
+        select(shop, only, without)
     assert error.value.hint == hint
 
 
 def test_a_setting_enables_what_the_file_disables(tmp_path: Path) -> None:
     system = loaded(tmp_path, Setting("subscribers.log.enabled=true"), Setting("producers.tick.enabled=true"))
-    assert running(app.select(system)) == ["make", "tick", "ship", "log"]
+    assert running(select(system)) == ["make", "tick", "ship", "log"]
 
 
 def test_the_checklist_the_graph_and_the_status_name_what_is_disabled(
-    shop: app.System, capsys: pytest.CaptureFixture[str]
+    shop: System, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    echo_loaded(app.select(shop))
+    echo_loaded(select(shop))
     assert "disabled   tick, log\n" in capsys.readouterr().err
     assert "→ log      subscriber · disabled · ↻" in render(build_graph(shop.specs), "text")
     status = unknown_status(shop.pipelines[0])
@@ -99,7 +99,7 @@ def test_the_checklist_the_graph_and_the_status_name_what_is_disabled(
     assert "\n  disabled: tick, log\n" in table([status]) + "\n"
 
 
-def test_nothing_alerts_because_a_disabled_subscriber_or_producer_does_not_run(shop: app.System) -> None:
+def test_nothing_alerts_because_a_disabled_subscriber_or_producer_does_not_run(shop: System) -> None:
     from datetime import UTC, datetime
 
     rules = alerts(shop.pipelines, datetime(2026, 1, 1, tzinfo=UTC))
