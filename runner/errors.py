@@ -60,6 +60,12 @@ class RunnerError(Exception):
             self.add_note(hint)  # for a traceback
 
 
+class InvalidUsage(RunnerError):
+    """A command is given something that it cannot work on, such as a name that does not exist."""
+
+    exit_code = 2
+
+
 class PipelineInvalid(RunnerError):
     """The YAML or the handlers are wrong. Holds all problems, warnings included."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from runner.config.broker_urls import parse_broker_url
 from runner.config.diagnostics import with_text
 from runner.config.messages import closest
-from runner.errors import BrokerUnavailable, PipelineInvalid, Problem, RunnerError
+from runner.errors import BrokerUnavailable, InvalidUsage, PipelineInvalid, Problem
 from runner.message import Address
 from runner.operations.pipeline_files import CheckedSpec, resolve_all
 from runner.pipeline.codec import encode
@@ -27,22 +27,16 @@ if TYPE_CHECKING:
     from runner.config.overlays import Overlay
 
 
-class UnknownName(RunnerError):
+class UnknownName(InvalidUsage):
     """The name of a producer or subscriber on the command line does not exist, or is disabled."""
 
-    exit_code = 2
 
-
-class SingleProcessOnly(RunnerError):
+class SingleProcessOnly(InvalidUsage):
     """`--workers` is given, but something in the pipelines can exist in one process only."""
 
-    exit_code = 2
 
-
-class TlsRequired(RunnerError):
+class TlsRequired(InvalidUsage):
     """`--broker` would drop the encryption that the file asks for."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from runner.errors import RunnerError
+from runner.errors import InvalidUsage
 from runner.operations.file_topology import apply_to_file, compare_with_file
 from runner.operations.leftovers import count_retrying_messages, without_dead_letter_sources
 from runner.operations.plan import (
@@ -101,10 +101,8 @@ async def apply(
     return ApplyResult(tuple(steps.done), left, tuple(steps.refused))
 
 
-class QueueStillDeclared(RunnerError):
+class QueueStillDeclared(InvalidUsage):
     """--prune-queue names a queue that is in the pipeline."""
-
-    exit_code = 2
 
 
 class _Steps:

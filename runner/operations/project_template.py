@@ -9,16 +9,14 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from runner.errors import RunnerError
+from runner.errors import InvalidUsage
 from runner.operations.export.deployment import object_name
 from runner.operations.yaml_writer import format_scalar
 from runner.tables import filled
 
 
-class FilesExist(RunnerError):
+class FilesExist(InvalidUsage):
     """Files of the new project exist already. Nothing is written."""
-
-    exit_code = 2
 
 
 _FILE = re.compile(r"^=== (\S+)\n(.*?)(?=^=== |\Z)", re.MULTILINE | re.DOTALL)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from runner.errors import RunnerError
+from runner.errors import InvalidUsage
 from runner.message import Envelope
 from runner.operations.targets import ambiguous_target, unknown_target
 from runner.outcome import InvalidMessage
@@ -26,10 +26,8 @@ class TappedMessage(NamedTuple):
     routing_key: str
 
 
-class CannotTap(RunnerError):
+class CannotTap(InvalidUsage):
     """A queue without bindings cannot be tapped: a copy would have to be taken from it."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from runner.config.messages import did_you_mean
-from runner.errors import RunnerError
+from runner.errors import InvalidUsage
 from runner.pipeline.model import BrokerSettings, Pipeline
 
 
-class NoLiveBroker(RunnerError):
+class NoLiveBroker(InvalidUsage):
     """The pipeline runs on the in-process broker, which no other process can inspect."""
 
-    exit_code = 2
 
-
-class UnknownTarget(RunnerError):
+class UnknownTarget(InvalidUsage):
     """A name on the command line is not a queue, event or subscriber of the pipeline."""
-
-    exit_code = 2
 
 
 def require_rabbitmq(settings: BrokerSettings, command: str) -> None:

@@ -7,17 +7,15 @@ import secrets
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from runner.errors import RunnerError
+from runner.errors import InvalidUsage
 
 ENV_VARIABLE = "RUNNER_TOKEN"
 MIN_TOKEN = 16
 """Minimum length of a token. Failed attempts are not limited, so the token must be too long to guess."""
 
 
-class WeakToken(RunnerError):
+class WeakToken(InvalidUsage):
     """The token from the environment is too short, or has characters that a header cannot carry."""
-
-    exit_code = 2
 
 
 class Denied(Exception):

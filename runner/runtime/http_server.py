@@ -69,8 +69,6 @@ MakeRoutes = Callable[[], Iterable["web.AbstractRouteDef"]]
 class CannotListen(RunnerError):
     """The HTTP address cannot be listened on, or aiohttp is not installed."""
 
-    exit_code = 1
-
 
 class HttpServer:
     """The HTTP server of a process.

@@ -17,8 +17,6 @@ from runner.runtime.tracebacks import error_fields, error_location, traceback_te
 class ResourceFailed(RunnerError):
     """The factory of a resource failed; no subscriber or producer has started."""
 
-    exit_code = 1
-
 
 class Resources:
     """The open resources of the pipelines of one process, by pipeline and name."""

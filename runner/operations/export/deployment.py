@@ -12,7 +12,7 @@ from pathlib import Path
 from runner.config.document import KeyPath, ScalarNode, text_of, walk_nodes
 from runner.config.loader import PipelineFile
 from runner.config.overlays import Overlay, parse_setting
-from runner.errors import RunnerError
+from runner.errors import InvalidUsage
 from runner.operations.masking import is_from_secret, is_secret_name, may_be_secret_name
 from runner.operations.pipeline_files import CheckedSpec
 from runner.pipeline.model import Pipeline
@@ -35,10 +35,8 @@ _LONGEST_NAME = 50
 """Kubernetes allows 63 characters; suffixes such as `-secret` are appended."""
 
 
-class SecretInCommand(RunnerError):
+class SecretInCommand(InvalidUsage):
     """The value of a `--set` is a secret, which the exported command would show."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,6 @@ POLICY = {"max-length": 0, "overflow": "reject-publish"}
 class CannotClose(RunnerError):
     """Publishers cannot be shut out of this queue, or not by this user."""
 
-    exit_code = 1
-
 
 class QueueCloser:
     """Shuts publishers out of one queue by a policy. `reopen` also removes the policy of a run that was killed."""

@@ -82,8 +82,6 @@ UNSETTLED_S = 20.0
 class CannotRecreate(RunnerError):
     """The queue cannot be recreated now, or by this user. The next run goes on from what was done."""
 
-    exit_code = 1
-
 
 _NO_API = (
     "enable the management API (`rabbitmq-plugins enable rabbitmq_management`) or say where it is by --management; or "
