@@ -18,13 +18,13 @@ from runner.transports.broker_state import (
     LeftoverQueue,
     LiveBinding,
     absence_text,
+    differences,
+    options_of,
+    shown,
 )
 from runner.units import pluralize
 
 Action = Literal["create", "match", "recreate", "extra", "foreign", "unfinished", "unchecked"]
-
-_DEFAULTS = {"x-queue-type": "classic"}
-"""RabbitMQ's defaults for arguments that are not given."""
 
 _BUILT_IN = ExistingItem()
 """Stands for an exchange that every broker has: it exists, and is part of no topology."""
@@ -159,9 +159,10 @@ def state_of(existing: Topology, wanted: Topology, depths: Mapping[str, tuple[in
     `depths` has the numbers of messages and consumers of its queues, where they are known.
     """
     declared = {each.name: each for each in wanted.exchanges if each.declare}
-    exchanges = {
-        each.name: ExistingItem(tuple(_traits(each, declared.get(each.name, each)))) for each in existing.exchanges
-    }
+    exchanges = {}
+    for each in existing.exchanges:
+        spec = options_of(declared.get(each.name, each))
+        exchanges[each.name] = ExistingItem(tuple(differences("exchange", each.name, spec, options_of(each))))
     checked = {each.name for each in wanted.queues if not each.declare}
     queues = {
         each.name: ExistingItem(
@@ -173,13 +174,6 @@ def state_of(existing: Topology, wanted: Topology, depths: Mapping[str, tuple[in
         for each in existing.queues
     }
     return BrokerState(exchanges, queues, tuple(map(LiveBinding, existing.bindings)))
-
-
-def _traits(old: Exchange, new: Exchange) -> Iterator[Difference]:
-    for key in ("type", "durable", "arguments"):
-        was, now = getattr(old, key), getattr(new, key)
-        if was != now:
-            yield Difference("exchange", old.name, key, _shown(now), _shown(was))
 
 
 def missing_items(found: Plan, topology: Topology) -> tuple[Topology, list[PlanItem]]:
@@ -279,14 +273,9 @@ def _completed(wanted: Queue, seen: ExistingItem) -> ExistingItem:
     """Add what the management API knows to what AMQP could not tell."""
     if not seen.remark or seen.arguments is None:
         return seen
-    live = dict(seen.arguments)
     spec = {"durable": wanted.durable, "auto_delete": wanted.auto_delete, **wanted.arguments}
-    told = {difference.key for difference in seen.differences}
-    more = [
-        Difference("queue", wanted.name, key, _shown(spec.get(key, default)), _shown(live.get(key, default)))
-        for key, default in ((key, _DEFAULTS.get(key)) for key in sorted({*live, *spec}))
-        if key not in told and live.get(key, default) != spec.get(key, default)
-    ]
+    told = {each.key for each in seen.differences}
+    more = [each for each in differences("queue", wanted.name, spec, seen.arguments) if each.key not in told]
     remark = seen.remark if seen.is_locked else ""
     return ExistingItem((*seen.differences, *more), remark, seen.is_locked, seen.messages, seen.consumers)
 
@@ -327,7 +316,7 @@ def _bindings_unseen(wanted: Iterable[Binding], observed: BrokerState) -> Iterat
 
 def _policy(queue: Queue, seen: ExistingItem | None) -> Iterator[str]:
     if seen is not None and seen.policy and seen.policy_sets:
-        sets = ", ".join(f"{key} {_shown(value)}" for key, value in sorted(seen.policy_sets.items()))
+        sets = ", ".join(f"{key} {shown(value)}" for key, value in sorted(seen.policy_sets.items()))
         yield f'queue "{queue.name}": the policy "{seen.policy}" also sets {sets}'
 
 
@@ -338,13 +327,4 @@ def format_binding(binding: Binding) -> str:
 
 
 def _written(arguments: Mapping[str, Any]) -> list[str]:
-    return [f"{key} {_shown(value)}" for key, value in arguments.items()]
-
-
-def _shown(value: Any) -> str:
-    """Write a value the way RabbitMQ writes it."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) or '""'
+    return [f"{key} {shown(value)}" for key, value in arguments.items()]

@@ -224,6 +224,11 @@ class DeclareResult:
     bindings: int
     new: int = 0
 
+    @classmethod
+    def of(cls, topology: Topology, new: int = 0) -> DeclareResult:
+        """Return the result for a topology."""
+        return cls(len(topology.exchanges), len(topology.queues), len(topology.bindings), new)
+
 
 @dataclass(frozen=True, slots=True)
 class TransportEvent:

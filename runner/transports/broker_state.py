@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from runner.pipeline.topology import PARTITIONS_SUFFIX, Binding
+from runner.pipeline.topology import PARTITIONS_SUFFIX, Binding, Exchange, Queue
 from runner.units import pluralize
 
 _KEYS = {
@@ -27,6 +27,9 @@ _KEYS = {
     "x-single-active-consumer": "single_active_consumer",
 }
 """The keys of the YAML language for the properties and arguments that the broker compares."""
+
+_DEFAULTS = {"x-queue-type": "classic"}
+"""RabbitMQ's defaults for arguments that are not given."""
 
 _NEVER_NONE = ("x-delivery-limit", "x-overflow")
 """Arguments that every declared quorum queue has: without the key it has the default."""
@@ -68,6 +71,27 @@ class Difference:
         yield str(self)
         if self.advice:
             yield f"  {self.advice}"
+
+
+def differences(kind: str, name: str, spec: Mapping[str, Any], live: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield the keys in which an item on the broker differs from the pipeline; both by the names of the broker."""
+    for key in sorted({*live, *spec}):
+        ours, there = (options.get(key, _DEFAULTS.get(key)) for options in (spec, live))
+        if ours != there:
+            yield Difference(kind, name, key, shown(ours), shown(there))
+
+
+def options_of(item: Exchange | Queue) -> dict[str, Any]:
+    """Return the properties and arguments of an item that a broker compares."""
+    keys = ("type", "durable") if isinstance(item, Exchange) else ("durable", "exclusive", "auto_delete")
+    return {key: getattr(item, key) for key in keys} | dict(item.arguments)
+
+
+def shown(value: Any) -> str:
+    """Return a value as RabbitMQ writes it."""
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value) or '""'
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from runner.transports.memory.queue import MemoryQueue, OnDeadLetter
 from runner.transports.memory.queue_buffer import QueuedMessage
 from runner.transports.memory.router import Router
 from runner.transports.memory.subscription import MemorySubscription
-from runner.transports.memory.topology_check import check_topology, exchange_differences, queue_differences
+from runner.transports.memory.topology_check import check_topology, item_differences
 from runner.transports.pauses import OnPauses, PauseChange, Pauses
 
 CAPACITY = 100_000
@@ -114,12 +114,7 @@ class MemoryBroker:
         new_queues = [self._make(queue) for queue in topology.queues if queue.name not in queues]
         self._router.add(new_exchanges, new_queues, topology.bindings)
         self._owners |= {queue.name: session for queue in new_queues if queue.definition.exclusive}
-        return DeclareResult(
-            len(topology.exchanges),
-            len(topology.queues),
-            len(topology.bindings),
-            new=len(new_exchanges) + len(new_queues),
-        )
+        return DeclareResult.of(topology, new=len(new_exchanges) + len(new_queues))
 
     def replace(self, old: Topology, new: Topology) -> None:
         """Make room for a new version of a topology, while no session uses the old one. `declare` follows.
@@ -130,11 +125,11 @@ class MemoryBroker:
         self._router.unbind(binding for binding in old.bindings if binding not in new.bindings)
         exchanges, queues = self._router.exchanges, self._router.queues
         for exchange in new.exchanges:
-            if any(exchange_differences(exchange, exchanges.get(exchange.name))):
+            if any(item_differences(exchange, exchanges.get(exchange.name))):
                 exchanges.pop(exchange.name, None)
         for definition in new.queues:
             existing = queues.get(definition.name)
-            if existing is not None and any(queue_differences(definition, existing.definition)):
+            if existing is not None and any(item_differences(definition, existing.definition)):
                 made = self._make(definition)
                 made.take_over(existing)
                 self._router.add([], [made], [])

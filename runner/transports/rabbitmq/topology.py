@@ -56,7 +56,7 @@ async def declare(
     everything that could be. With `must_be_seen`, an item that the broker does not show counts as missing.
     """
     if mode == "ignore":
-        return DeclareResult(len(topology.exchanges), len(topology.queues), len(topology.bindings))
+        return DeclareResult.of(topology)
     check = TopologyCheck(mode, must_be_seen=must_be_seen)
     await check.look(connection, [*topology.exchanges, *topology.queues])
     missing_exchanges = [item for item in topology.exchanges if not check.has(item)]
@@ -65,12 +65,7 @@ async def declare(
         await make(connection, missing_exchanges, missing_queues, topology.bindings)
     if check.differences:
         raise TopologyMismatch("\n".join(check.differences), check.hint())
-    return DeclareResult(
-        len(topology.exchanges),
-        len(topology.queues),
-        len(topology.bindings),
-        new=len(missing_exchanges) + len(missing_queues),
-    )
+    return DeclareResult.of(topology, new=len(missing_exchanges) + len(missing_queues))
 
 
 async def count_messages(connection: AbstractConnection, names: Iterable[str]) -> int:
