@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from pamqp import commands
 from pamqp.base import Frame
@@ -16,7 +15,6 @@ from runner.errors import BrokerUnavailable
 from runner.operations.rabbitmq.properties_packing import without_delivery_counts
 from runner.operations.rabbitmq.raw_connection import RawConnection, RawMessage
 from runner.pipeline.model import BrokerSettings
-from runner.transports.rabbitmq.aiormq_workarounds import ShortString
 
 MAX_IN_FLIGHT = 100
 """Maximum number of messages in flight."""
@@ -67,9 +65,7 @@ class MessageMover:
         self._connection.on_message, self._connection.on_event = self._take, self._note
         await self._connection.call(commands.Confirm.Select())
         await self._connection.call(commands.Basic.Qos(0, MAX_IN_FLIGHT, False))
-        await self._connection.call(
-            commands.Basic.Consume(0, ShortString(self._queue), MOVE_CONSUMER_TAG, False, False, False)
-        )
+        await self._connection.consume(self._queue, MOVE_CONSUMER_TAG)
 
     async def drain(self, quiet_s: float = 0.0) -> bool:
         """Return True when the queue is empty and quiet for `quiet_s`; False where messages keep arriving.
@@ -82,13 +78,13 @@ class MessageMover:
         while quiet < 2 or loop.time() < since + quiet_s:
             await self._settle()
             before = self._published
-            found: Any = await self._connection.call(commands.Queue.Declare(0, ShortString(self._queue), passive=True))
-            if found.consumer_count > 1:
+            messages, consumers = await self._connection.counts(self._queue)
+            if consumers > 1:
                 raise QueueInUse(self._queue)
-            backlog = found.message_count if backlog < 0 else backlog
-            if found.message_count:
+            backlog = messages if backlog < 0 else backlog
+            if messages:
                 await self._wait_for_one(before)
-            is_quiet = not found.message_count and not self._pending and before == self._published
+            is_quiet = not messages and not self._pending and before == self._published
             quiet = quiet + 1 if is_quiet else 0
             if quiet == 1:
                 since = loop.time()
@@ -107,7 +103,7 @@ class MessageMover:
 
     async def delete(self) -> None:
         """Delete the drained queue while consuming from it, so that the last messages are delivered here."""
-        await self._connection.call(commands.Queue.Delete(0, ShortString(self._queue)))
+        await self._connection.delete(self._queue)
         while not self._is_cancelled:
             await self._connection.step()
         await self._settle()
@@ -154,33 +150,24 @@ class MessageMover:
 
 
 async def move_messages(
-    settings: BrokerSettings, queue: str, exchange: str, change: Callable[[bytes], bytes], quiet_s: float = 0.0
+    settings: BrokerSettings,
+    queue: str,
+    exchange: str,
+    change: Callable[[bytes], bytes],
+    quiet_s: float = 0.0,
+    *,
+    deletes: bool = False,
 ) -> int:
-    """Move all messages of a queue, and return how many. Raises QueueInUse, BrokerUnavailable.
+    """Move all messages of a queue, and return how many; `deletes` a queue without bindings then.
 
-    With `quiet_s`, raises QueueNotEmpty where messages keep arriving within that time.
+    With `quiet_s`, raises QueueNotEmpty where messages keep arriving within that time: those that were routed before
+    the last binding was removed have arrived by then. Raises QueueInUse, BrokerUnavailable.
     """
     async with RawConnection(settings, queue) as connection:
         mover = MessageMover(connection, queue, exchange, change)
         await mover.start()
         is_quiet = await mover.drain(quiet_s)
-        await mover.stop()
+        await (mover.delete() if deletes and is_quiet else mover.stop())
         if quiet_s and not is_quiet:
             raise QueueNotEmpty
-        return mover.moved
-
-
-async def delete_unreachable(
-    settings: BrokerSettings, queue: str, exchange: str, change: Callable[[bytes], bytes], quiet_s: float
-) -> int:
-    """Move what is left in a queue without bindings, and delete it. Raises QueueInUse, QueueNotEmpty.
-
-    Nothing may arrive for `quiet_s`: messages routed before the last binding was removed have arrived by then.
-    """
-    async with RawConnection(settings, queue) as connection:
-        mover = MessageMover(connection, queue, exchange, change)
-        await mover.start()
-        if not await mover.drain(quiet_s):
-            raise QueueNotEmpty
-        await mover.delete()
         return mover.moved

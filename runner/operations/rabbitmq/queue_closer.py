@@ -35,7 +35,6 @@ from runner.operations.rabbitmq.message_mover import (
 )
 from runner.operations.rabbitmq.raw_connection import RawConnection, RawMessage
 from runner.pipeline.model import BrokerSettings
-from runner.transports.rabbitmq.aiormq_workarounds import ShortString
 from runner.transports.rabbitmq.management_api import ManagementApi
 
 POLICY_EFFECT_S = 15.0
@@ -191,10 +190,8 @@ class ClosedQueueMover(MessageMover):
             wanted = min(count, MAX_IN_FLIGHT)
             self._taken = []
             await self._connection.call(commands.Basic.Qos(0, wanted, False))
-            await self._connection.call(
-                commands.Basic.Consume(0, ShortString(self._queue), MOVE_CONSUMER_TAG, False, False, False)
-            )
-            while len(self._taken) < wanted and (await self._declared()).message_count > 1:
+            await self._connection.consume(self._queue, MOVE_CONSUMER_TAG)
+            while len(self._taken) < wanted and (await self._connection.counts(self._queue)).messages > 1:
                 pass  # messages arrive with each answer, and some may have expired
             await self.stop()
             for tag in filter(None, self._taken):
@@ -216,7 +213,7 @@ class ClosedQueueMover(MessageMover):
         self._published += 1
         answers: list[bool] = []
         self._answers = answers
-        await self._connection.publish("", RawMessage(0, False, queue.encode(), header, body), header)
+        await self._connection.publish("", RawMessage(0, False, queue, header, body), header)
         while not answers:
             await self._connection.step()
         self._answers = None
@@ -228,14 +225,11 @@ class ClosedQueueMover(MessageMover):
         else:
             super()._note(event)
 
-    async def _declared(self) -> Any:
-        return await self._connection.call(commands.Queue.Declare(0, ShortString(self._queue), passive=True))
-
     async def _count(self) -> int:
-        found = await self._declared()
-        if found.consumer_count:
+        messages, consumers = await self._connection.counts(self._queue)
+        if consumers:
             raise QueueInUse(self._queue)
-        return int(found.message_count or 0)
+        return messages
 
 
 async def close_and_delete(
@@ -244,10 +238,8 @@ async def close_and_delete(
     """Close a quorum queue, move its messages and delete it. Raises QueueInUse, QueueNotEmpty, CannotClose."""
     async with RawConnection(settings, queue) as connection:
         moved = await ClosedQueueMover(connection, queue, exchange, change, closer).run()
-    async with RawConnection(
-        settings, queue
-    ) as connection:  # RabbitMQ 3.10 may close a connection that has published to it
-        await connection.call(commands.Queue.Delete(0, ShortString(queue)))
+    async with RawConnection(settings, queue) as connection:  # RabbitMQ 3.10 may close one that has published to it
+        await connection.delete(queue)
     return moved
 
 

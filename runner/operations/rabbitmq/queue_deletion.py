@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import aiormq
 from aio_pika.abc import AbstractConnection
@@ -41,9 +40,7 @@ async def delete_queue(settings: BrokerSettings, stray: LeftoverQueue, *, with_m
     """
     try:
         async with RawConnection(settings, stray.name) as connection:
-            delete = commands.Queue.Delete(0, ShortString(stray.name), if_unused=True, if_empty=not with_messages)
-            deleted: Any = await connection.call(delete)
-            return int(deleted.message_count)
+            return await connection.delete(stray.name, if_unused=True, if_empty=not with_messages)
     except RequestRefused as refusal:
         if refusal.code == NOT_FOUND:
             return 0
@@ -75,19 +72,17 @@ class _QuorumQueueDeletion:
         connection.on_message, connection.on_event = self._take, self._note
 
     async def delete(self, *, with_messages: bool) -> int:
-        found = await self._depth()
-        if found.consumer_count:
-            raise QueueInUse(self._stray.name)
+        name = self._stray.name
+        messages, consumers = await self._connection.counts(name)
+        if consumers:
+            raise QueueInUse(name)
         if with_messages:
-            deleted: Any = await self._connection.call(commands.Queue.Delete(0, ShortString(self._stray.name)))
-            return int(deleted.message_count)
-        if found.message_count:
+            return await self._connection.delete(name)
+        if messages:
             raise QueueNotEmpty
-        await self._connection.call(
-            commands.Basic.Consume(0, ShortString(self._stray.name), DELETE_CONSUMER_TAG, False, False, False)
-        )
+        await self._connection.consume(name, DELETE_CONSUMER_TAG)
         await self._until_quiet()
-        await self._connection.call(commands.Queue.Delete(0, ShortString(self._stray.name)))
+        await self._connection.delete(name)
         if self._late:
             await self._restore()
             raise QueueNotEmpty
@@ -98,17 +93,14 @@ class _QuorumQueueDeletion:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + QUIET_S
         while True:
-            found = await self._depth()
-            if found.consumer_count > 1:
+            messages, consumers = await self._connection.counts(self._stray.name)
+            if consumers > 1:
                 raise QueueInUse(self._stray.name)
-            if found.message_count or self._late:
+            if messages or self._late:
                 raise QueueNotEmpty
             if loop.time() > deadline:
                 return
             await asyncio.sleep(QUIET_S / 20)
-
-    async def _depth(self) -> Any:
-        return await self._connection.call(commands.Queue.Declare(0, ShortString(self._stray.name), passive=True))
 
     async def _restore(self) -> None:
         """Declare the queue again for messages that were published while it was deleted."""
@@ -119,7 +111,7 @@ class _QuorumQueueDeletion:
         await self._connection.call(declare)
         await self._connection.call(commands.Confirm.Select())
         for message in self._late:
-            await self._connection.publish("", message._replace(routing_key=stray.name.encode()), message.header)
+            await self._connection.publish("", message._replace(routing_key=stray.name), message.header)
         while len(self._confirmed) < len(self._late):
             await self._connection.step()
 

@@ -29,7 +29,6 @@ from runner.operations.rabbitmq.message_mover import (
     QueueInUse,
     QueueNotEmpty,
     TargetQueueFull,
-    delete_unreachable,
     move_messages,
 )
 from runner.operations.rabbitmq.properties_packing import pack_properties, unpack_properties
@@ -275,7 +274,9 @@ class QueueRecreation:
             for binding in self._bindings_aside:
                 await unbind(channel, binding)
             await channel.exchange_delete(ShortString(aside))
-        moved += await delete_unreachable(self._session.settings, aside, back, unpack_properties, UNREACHABLE_S)
+        moved += await move_messages(
+            self._session.settings, aside, back, unpack_properties, UNREACHABLE_S, deletes=True
+        )
         await delete_move_exchanges(self._session, name, self._markers)
         return moved
 

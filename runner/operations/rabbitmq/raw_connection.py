@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Self
 
@@ -16,10 +15,24 @@ from pamqp import commands, exceptions, frame
 from pamqp.base import Frame
 
 from runner.errors import BrokerUnavailable
+from runner.message import Address
 from runner.pipeline.model import BrokerSettings
 from runner.redaction import mask_passwords
-from runner.transports.rabbitmq.aiormq_workarounds import describe_error
+from runner.transports.rabbitmq.aiormq_workarounds import ShortString, describe_error
+from runner.transports.rabbitmq.channels import QueueCounts
 from runner.transports.rabbitmq.connection import client_properties, connection_url, tls_context
+from runner.transports.rabbitmq.frames import (
+    BODY,
+    DELIVER,
+    FRAME_HEAD,
+    HEADER,
+    METHOD,
+    RETURN,
+    read_deliver,
+    read_size,
+    write_frame,
+    write_publish,
+)
 
 MAX_SILENCE_S = 60.0
 """How long to wait for a frame of the broker."""
@@ -29,9 +42,7 @@ CLOSE_S = 5.0
 
 ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED, NOT_IMPLEMENTED = 403, 404, 406, 540
 
-_METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
-_DELIVER, _RETURN = (60, 60), (60, 50)
-_END = b"\xce"
+_HEARTBEAT = 8
 _LARGEST_FRAME = 131_072
 
 
@@ -50,7 +61,7 @@ class RawMessage(NamedTuple):
 
     tag: int
     is_redelivered: bool
-    routing_key: bytes
+    routing_key: str
     header: bytes
     body: bytes
 
@@ -107,27 +118,39 @@ class RawConnection:
 
     async def publish(self, exchange: str, message: RawMessage, header: bytes) -> None:
         """Publish the body of a message with this content header and its routing key, mandatory."""
-        name = exchange.encode()
         if len(header) + 8 > self._frame_max:
             raise BrokerUnavailable("a message has too large headers to be moved: nothing is lost, it is where it was")
-        method = struct.pack(">HHH", 60, 40, 0) + _short(name) + _short(message.routing_key) + b"\x01"
-        pieces = [_frame(_METHOD, method), _frame(_HEADER, header)]
-        size = self._frame_max - 8
-        pieces += [_frame(_BODY, message.body[start : start + size]) for start in range(0, len(message.body), size)]
-        await self._write(b"".join(pieces))
+        frames = [write_publish(1, Address(exchange, message.routing_key)), write_frame(HEADER, 1, header)]
+        body, size = message.body, self._frame_max - 8
+        frames += (write_frame(BODY, 1, body[start : start + size]) for start in range(0, len(body), size))
+        await self._write(b"".join(frames))
+
+    async def counts(self, queue: str) -> QueueCounts:
+        """Return the counts of a queue. Raises RequestRefused if it does not exist."""
+        found: Any = await self.call(commands.Queue.Declare(0, ShortString(queue), passive=True))
+        return QueueCounts(found.message_count or 0, found.consumer_count or 0)
+
+    async def consume(self, queue: str, tag: str) -> None:
+        """Consume a queue. Each message has to be acknowledged."""
+        await self.call(commands.Basic.Consume(0, ShortString(queue), tag, False, False, False))
+
+    async def delete(self, queue: str, **conditions: bool) -> int:
+        """Delete a queue, and return how many messages it had. The conditions are `if_unused` and `if_empty`."""
+        deleted: Any = await self.call(commands.Queue.Delete(0, ShortString(queue), **conditions))
+        return int(deleted.message_count)
 
     async def step(self) -> Frame | None:
         """Read one method or delivery and pass it on; return it if it is a method."""
         kind, channel, payload = await self._read()
-        if kind != _METHOD:
+        if kind != METHOD:
             return None
-        which = struct.unpack_from(">HH", payload)
-        if which == _DELIVER:
-            message = await self._message(payload)
+        if payload[:4] == DELIVER:
+            tag, is_redelivered, _, routing_key = read_deliver(payload)
+            message = RawMessage(tag, is_redelivered, routing_key, *await self._content())
             if self.on_message is not None:
                 await self.on_message(message)
             return None
-        if which == _RETURN:
+        if payload[:4] == RETURN:
             await self._content()
             raise BrokerUnavailable("a copy of a message found no queue: nothing is lost, it is where it was")
         event = _decoded(payload, channel)
@@ -154,20 +177,9 @@ class RawConnection:
         await self.call(commands.Connection.Open(url.path[1:] or "/"), channel=0)
         await self.call(commands.Channel.Open())
 
-    async def _message(self, payload: bytes) -> RawMessage:
-        """Read the rest of a delivery: consumer tag, delivery tag, redelivered, exchange, routing key; then content."""
-        position = 5 + payload[4]
-        tag, is_redelivered = struct.unpack_from(">Q?", payload, position)
-        position += 9
-        position += 1 + payload[position]
-        key = payload[position + 1 : position + 1 + payload[position]]
-        header, body = await self._content()
-        return RawMessage(tag, is_redelivered, key, header, body)
-
     async def _content(self) -> tuple[bytes, bytes]:
         _, _, header = await self._read()
-        (left,) = struct.unpack_from(">Q", header, 4)
-        pieces = []
+        left, pieces = read_size(header), []
         while left > 0:
             _, _, piece = await self._read()
             pieces.append(piece)
@@ -179,7 +191,7 @@ class RawConnection:
         try:
             async with asyncio.timeout(MAX_SILENCE_S):
                 while True:
-                    kind, channel, size = struct.unpack(">BHI", await self._reader.readexactly(7))
+                    kind, channel, size = FRAME_HEAD.unpack(await self._reader.readexactly(FRAME_HEAD.size))
                     payload = (await self._reader.readexactly(size + 1))[:-1]
                     if kind != _HEARTBEAT:
                         return kind, channel, payload
@@ -202,17 +214,9 @@ class RawConnection:
 
 
 def _decoded(payload: bytes, channel: int) -> Frame:
-    _, _, method = frame.unmarshal(_frame(_METHOD, payload, channel))
+    _, _, method = frame.unmarshal(write_frame(METHOD, channel, payload))
     assert isinstance(method, Frame)
     return method
-
-
-def _frame(kind: int, payload: bytes, channel: int = 1) -> bytes:
-    return struct.pack(">BHI", kind, channel, len(payload)) + payload + _END
-
-
-def _short(text: bytes) -> bytes:
-    return bytes([len(text)]) + text
 
 
 def _properties(name: str) -> dict[str, Any]:

@@ -221,10 +221,14 @@ class PublicationWriter:
         return template
 
 
+def write_frame(kind: int, channel: int, payload: bytes) -> bytes:
+    """Return a frame."""
+    return FRAME_HEAD.pack(kind, channel, len(payload)) + payload + _END
+
+
 def write_publish(channel: int, address: Address) -> bytes:
     """Return the frame with the address of the message that follows, mandatory. Raises ValueError for a long name."""
-    payload = _PUBLISH + _short(address.exchange) + _short(address.key) + _MANDATORY
-    return FRAME_HEAD.pack(METHOD, channel, len(payload)) + payload + _END
+    return write_frame(METHOD, channel, _PUBLISH + _short(address.exchange) + _short(address.key) + _MANDATORY)
 
 
 def write_content(channel: int, envelope: Envelope, max_frame: int) -> bytes:
