@@ -173,7 +173,8 @@ class DeadLetterOps:
                             if refusal:
                                 summary.stayed[refusal] += 1
                             summary.matched += 1
-                        self._note(summary)
+                        summary.looked += 1
+                        self.on_step(summary)
                         if self._is_limit_reached(summary):
                             break
                 summary.unseen += 0 if self._is_limit_reached(summary) else scan.unseen
@@ -196,10 +197,6 @@ class DeadLetterOps:
         for scan, filters in scans:
             if not self._is_limit_reached(summary):
                 yield scan, filters
-
-    def _note(self, summary: Summary) -> None:
-        summary.looked += 1
-        self.on_step(summary)
 
     def _is_limit_reached(self, summary: Summary) -> bool:
         return self.limit is not None and summary.matched >= self.limit

@@ -40,10 +40,8 @@ def classify(name: str, pipelines: Collection[str], others: Collection[str]) -> 
         return "wait"
     if _DELAY.fullmatch(rest):
         return "delay"
-    if rest == "producers":
-        return "leadership"
-    if rest == "pauses":
-        return "pauses"
+    if rest in ("producers", "pauses"):
+        return "leadership" if rest == "producers" else "pauses"
     for end in _ENDS:
         rest = rest.removesuffix(end)
     return "doubtful" if "." in rest else "queue"
@@ -90,13 +88,12 @@ def removal_hint(stray: LeftoverQueue, left: Iterable[LeftoverQueue] = ()) -> st
 
 def leftover_note(stray: LeftoverQueue, kind: LeftoverKind) -> str:
     """Say why a queue that is not in the pipeline is not a difference."""
-    if kind == "wait":
-        return f"{describe(stray)}; `RetryLater` declares such queues on demand, `apply --prune` deletes empty ones"
-    if kind == "delay":
-        return f"{describe(stray)}; it holds delayed messages; `apply --prune` deletes them all when all are empty"
-    if kind == "leadership":
-        return f"{describe(stray)}; it holds the state of producers; `--prune-queue {stray.name}` deletes it"
-    if kind == "pauses":
-        return f"{describe(stray)}; it holds the pauses of subscribers; `--prune-queue {stray.name}` deletes it"
-    owner = stray.name.rpartition(".")[0]
-    return f'{describe(stray)}; it may belong to a pipeline "{owner}"; `--prune-queue {stray.name}` deletes it'
+    removal = f"`--prune-queue {stray.name}` deletes it"
+    notes = {
+        "wait": "`RetryLater` declares such queues on demand, `apply --prune` deletes empty ones",
+        "delay": "it holds delayed messages; `apply --prune` deletes them all when all are empty",
+        "leadership": f"it holds the state of producers; {removal}",
+        "pauses": f"it holds the pauses of subscribers; {removal}",
+    }
+    doubt = f'it may belong to a pipeline "{stray.name.rpartition(".")[0]}"; {removal}'
+    return f"{describe(stray)}; {notes.get(kind, doubt)}"

@@ -49,14 +49,7 @@ class ReplayResult:
     @property
     def name(self) -> str:
         """How the attempt ended, for JSON."""
-        match self.outcome:
-            case Ack():
-                return "handled"
-            case Retry():
-                return "retried"
-            case DeadLetter():
-                return "dead-lettered"
-        return "not-tried"
+        return {Ack: "handled", Retry: "retried", DeadLetter: "dead-lettered"}.get(type(self.outcome), "not-tried")
 
     @property
     def sentence(self) -> str:

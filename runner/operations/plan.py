@@ -199,23 +199,14 @@ def find_strays(observed: BrokerState, pipelines: Collection[str]) -> list[tuple
 
 def _leftover(stray: LeftoverQueue, left: Iterable[LeftoverQueue]) -> PlanItem:
     details = tuple(filter(None, [removal_hint(stray, left)]))
-    return PlanItem(
-        "extra",
-        "queue",
-        stray.name,
-        describe(stray),
-        details,
-        messages=stray.messages,
-        consumers=stray.consumers,
-        stray=stray,
-    )
+    counts = (stray.messages, stray.consumers)
+    return PlanItem("extra", "queue", stray.name, describe(stray), details, (), *counts, stray=stray)
 
 
 def _exchange(wanted: Exchange, seen: ExistingItem | None) -> PlanItem:
     if seen is not None:
-        return _compared(
-            "exchange", wanted, seen, ("`apply` does not recreate exchanges: that would delete their bindings",)
-        )
+        cost = "`apply` does not recreate exchanges: that would delete their bindings"
+        return _compared("exchange", wanted, seen, cost)
     if not wanted.declare:
         return _foreign("exchange", wanted.name)
     traits = [wanted.type, "durable" if wanted.durable else "transient", *_written(wanted.arguments)]
@@ -224,7 +215,7 @@ def _exchange(wanted: Exchange, seen: ExistingItem | None) -> PlanItem:
 
 def _queue(wanted: Queue, seen: ExistingItem | None) -> PlanItem:
     if seen is not None:
-        return _compared("queue", wanted, _completed(wanted, seen), (seen.must_be_recreated,))
+        return _compared("queue", wanted, _completed(wanted, seen), seen.must_be_recreated)
     if not wanted.declare:
         return _foreign("queue", wanted.name)
     flags = {"exclusive": wanted.exclusive, "auto_delete": wanted.auto_delete}
@@ -237,26 +228,19 @@ def _queue(wanted: Queue, seen: ExistingItem | None) -> PlanItem:
     return PlanItem("create", "queue", wanted.name, f'queue "{wanted.name}": {", ".join(traits)}')
 
 
-def _compared(
-    kind: Literal["exchange", "queue"], wanted: Exchange | Queue, seen: ExistingItem, cost: tuple[str, ...]
-) -> PlanItem:
-    """Return the item for something that exists."""
+def _compared(kind: Literal["exchange", "queue"], wanted: Exchange | Queue, seen: ExistingItem, cost: str) -> PlanItem:
+    """Return the item for something that exists. `cost` is what a recreation means."""
+    counts = (seen.messages, seen.consumers)
     if seen.differences:
-        first, *others = seen.differences
-        details = [*first.lines()][1:]
-        for difference in others:
-            details += difference.lines()
-        details += [*filter(None, [seen.remark]), *cost]
-        text, shown = str(first), tuple(details)
-        return PlanItem("recreate", kind, wanted.name, text, shown, seen.differences, seen.messages, seen.consumers)
+        text, *lines = (line for each in seen.differences for line in each.lines())
+        details = (*lines, *filter(None, [seen.remark]), cost)
+        return PlanItem("recreate", kind, wanted.name, text, details, seen.differences, *counts)
     if seen.is_locked:
-        return PlanItem(
-            "recreate", kind, wanted.name, seen.remark, ("it is deleted when that connection closes: close it",)
-        )
+        details = ("it is deleted when that connection closes: close it",)
+        return PlanItem("recreate", kind, wanted.name, seen.remark, details)
     if seen.remark:
-        return PlanItem("unchecked", kind, wanted.name, seen.remark, messages=seen.messages, consumers=seen.consumers)
-    text = f'{kind} "{wanted.name}"'
-    return PlanItem("match", kind, wanted.name, text, messages=seen.messages, consumers=seen.consumers)
+        return PlanItem("unchecked", kind, wanted.name, seen.remark, (), (), *counts)
+    return PlanItem("match", kind, wanted.name, f'{kind} "{wanted.name}"', (), (), *counts)
 
 
 def _foreign(kind: Literal["exchange", "queue"], name: str) -> PlanItem:

@@ -33,8 +33,11 @@ def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
     bindings = [item for item in topology.bindings if item.queue not in exclusive]
     return {
         "vhosts": [{"name": vhost}] if vhost != DEFAULT_VHOST else [],
-        "exchanges": [_exchange(item, vhost) for item in exchanges],
-        "queues": [_queue(item, vhost) for item in queues],
+        "exchanges": [
+            _item(item, vhost, type=item.type, durable=item.durable, auto_delete=False, internal=False)
+            for item in exchanges
+        ],
+        "queues": [_item(item, vhost, durable=item.durable, auto_delete=item.auto_delete) for item in queues],
         "bindings": [_binding(item, vhost) for item in bindings],
     }
 
@@ -44,26 +47,8 @@ def to_json(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _exchange(exchange: Exchange, vhost: str) -> dict[str, Any]:
-    return {
-        "name": exchange.name,
-        "vhost": vhost,
-        "type": exchange.type,
-        "durable": exchange.durable,
-        "auto_delete": False,
-        "internal": False,
-        "arguments": dict(exchange.arguments),
-    }
-
-
-def _queue(queue: Queue, vhost: str) -> dict[str, Any]:
-    return {
-        "name": queue.name,
-        "vhost": vhost,
-        "durable": queue.durable,
-        "auto_delete": queue.auto_delete,
-        "arguments": dict(queue.arguments),
-    }
+def _item(item: Exchange | Queue, vhost: str, **options: Any) -> dict[str, Any]:
+    return {"name": item.name, "vhost": vhost, **options, "arguments": dict(item.arguments)}
 
 
 def _binding(binding: Binding, vhost: str) -> dict[str, Any]:

@@ -116,28 +116,18 @@ class QueueCloser:
 class ClosedQueueMover(MessageMover):
     """Moves the messages of a queue that is being closed, without leaving it empty."""
 
-    def __init__(
-        self,
-        connection: RawConnection,
-        queue: str,
-        exchange: str,
-        change: Callable[[bytes], bytes],
-        closer: QueueCloser,
-    ) -> None:
-        super().__init__(connection, queue, exchange, change)
-        self._closer = closer
-        self._taken: list[int] = []
-        """For each delivery that was taken: the delivery tag of a guard, 0 for a message."""
-        self._last = b""
-        self._answers: list[bool] | None = None
+    _taken: list[int]
+    """For each delivery that was taken: the delivery tag of a guard, 0 for a message."""
+    _last = b""
+    _answers: list[bool] | None = None
 
-    async def run(self) -> int:
+    async def run(self, closer: QueueCloser) -> int:
         """Close the queue, move its messages until only a guard is left, and return how many were moved."""
         self._connection.on_message, self._connection.on_event = self._take, self._note
         await self._connection.call(commands.Confirm.Select())
         behind = await self._way_behind()
         await self._offer(self._queue)
-        await self._closer.close()
+        await closer.close()
         await self._until_refused()
         for number in range(MAX_DELETE_ATTEMPTS):
             waiting = await self._count()
@@ -237,7 +227,7 @@ async def close_and_delete(
 ) -> int:
     """Close a quorum queue, move its messages and delete it. Raises QueueInUse, QueueNotEmpty, CannotClose."""
     async with RawConnection(settings, queue) as connection:
-        moved = await ClosedQueueMover(connection, queue, exchange, change, closer).run()
+        moved = await ClosedQueueMover(connection, queue, exchange, change).run(closer)
     async with RawConnection(settings, queue) as connection:  # RabbitMQ 3.10 may close one that has published to it
         await connection.delete(queue)
     return moved

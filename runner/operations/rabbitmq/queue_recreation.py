@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 
 import aiormq
 from aiormq.abc import AbstractChannel
@@ -89,35 +90,29 @@ _NO_API = (
 """The hint for a quorum queue without the management API, which is needed to shut publishers out."""
 
 
+@dataclass
 class QueueRecreation:
     """Recreates one queue. `wanted` are its bindings, `stale` those that it has and should not have any more.
 
     The `markers` exist until it is finished. See `recreation_marker`.
     """
 
-    def __init__(
-        self,
-        session: TopologySession,
-        queue: Queue,
-        wanted: Sequence[Binding],
-        stale: Sequence[Binding],
-        markers: Sequence[Exchange],
-        on_step: Callable[[str], None],
-    ) -> None:
-        self._session = session
-        self._queue = queue
-        self._wanted = wanted
-        self._stale = stale
-        self._markers = markers
-        self._on_step = on_step
-        self._since = 0.0
-        self._is_quorum = False
+    session: TopologySession
+    queue: Queue
+    wanted: Sequence[Binding]
+    stale: Sequence[Binding]
+    markers: Sequence[Exchange]
+    on_step: Callable[[str], None]
+    _since: float = field(default=0.0, init=False)
+    _is_quorum: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
         # Nothing may act on messages that wait: no limit, no TTL, and a delivery limit that is never reached.
-        self._aside = Queue(
-            queue.name + ASIDE_SUFFIX, arguments={"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED_DELIVERIES}
-        )
-        self._bindings_aside = [Binding(each.exchange, self._aside.name, each.key, each.arguments) for each in wanted]
-        self._closer = QueueCloser(session.management, queue.name) if session.management is not None else None
+        arguments = {"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED_DELIVERIES}
+        aside = self._aside = Queue(self.queue.name + ASIDE_SUFFIX, arguments=arguments)
+        self._bindings_aside = [replace(each, queue=aside.name) for each in self.wanted]
+        management = self.session.management
+        self._closer = QueueCloser(management, self.queue.name) if management is not None else None
 
     async def run(self) -> str:
         """Do what is left to do, and return a sentence about it. Raises CannotRecreate, BrokerUnavailable."""
@@ -125,44 +120,42 @@ class QueueRecreation:
             async with self._lock():
                 returned = await self._run()
         except QueueInUse as used:
-            text = f'queue "{used}" is in use: {await _consumers(self._session, str(used))}'
+            text = f'queue "{used}" is in use: {await _consumers(self.session, str(used))}'
             raise CannotRecreate(f"{text}; nothing is lost", "stop its consumers, then run this again") from None
         except CannotClose as error:
             raise CannotRecreate(f"{error}; nothing is lost", error.hint) from None
         except QueueNotEmpty:
-            text = f'messages keep coming into queue "{self._queue.name}"'
+            text = f'messages keep coming into queue "{self.queue.name}"'
             raise CannotRecreate(f"{text}; nothing is lost", "stop its publishers, then run this again") from None
         except TargetQueueFull as error:
-            full = f'queue "{self._queue.name}" is full: the messages that are not back wait in "{self._aside.name}"'
+            full = f'queue "{self.queue.name}" is full: the messages that are not back wait in "{self._aside.name}"'
             raise CannotRecreate(full, "consume from it, then run this again") from error
         except aiormq.exceptions.ChannelAccessRefused as error:
-            raise forbidden(
-                error, f"configure, write and read `{self._queue.name}` and `{self._aside.name}`"
-            ) from error
-        return f'recreated queue "{self._queue.name}" with {pluralize(returned, "message")}'
+            raise forbidden(error, f"configure, write and read `{self.queue.name}` and `{self._aside.name}`") from error
+        return f'recreated queue "{self.queue.name}" with {pluralize(returned, "message")}'
 
     @asynccontextmanager
     async def _lock(self) -> AsyncIterator[None]:
         """Keep other processes from recreating the same queue. The lock ends with the connection."""
         lock = ShortString(self._aside.name + LOCK_SUFFIX)
-        async with temporary_channel(self._session.connection) as channel:
+        async with temporary_channel(self.session.connection) as channel:
             try:
                 await channel.queue_declare(lock, exclusive=True)
             except aiormq.exceptions.ChannelLockedResource:
-                text = f'another process is recreating queue "{self._queue.name}"'
+                text = f'another process is recreating queue "{self.queue.name}"'
                 raise CannotRecreate(text, "wait until it has ended") from None
             yield
             await channel.queue_delete(lock)
 
     async def _run(self) -> int:
-        live, aside = await self._look(self._queue), await self._look(self._aside)
+        live, aside = await self._look(self.queue), await self._look(self._aside)
         self._check(live, aside)
         if self._closer is not None:
             await self._closer.reopen()  # removes the policy of a run that was killed
         if live is not None and live.differences:
             if self._is_quorum and self._closer is None:
-                text = f'publishers cannot be shut out of queue "{self._queue.name}" without the management API'
-                raise CannotRecreate(f"{text}: {self._session.no_management}; nothing was changed", _NO_API)
+                text = f'publishers cannot be shut out of queue "{self.queue.name}" without the management API'
+                raise CannotRecreate(f"{text}: {self.session.no_management}; nothing was changed", _NO_API)
             if self._is_quorum and self._closer is not None:
                 await self._closer.check()
             await self._move_aside()
@@ -170,21 +163,21 @@ class QueueRecreation:
         return await self._move_back(is_new=live is None)
 
     async def _look(self, queue: Queue) -> ExistingItem | None:
-        async with TopologyProbe(self._session.connection, needs_rights=True) as probe:
+        async with TopologyProbe(self.session.connection, needs_rights=True) as probe:
             return await probe.queue(queue)
 
     def _check(self, live: ExistingItem | None, aside: ExistingItem | None) -> None:
         """Raise CannotRecreate for a queue that cannot be recreated without a loss."""
-        name = self._queue.name
+        name = self.queue.name
         differing = {each.key: each.live for each in live.differences} if live else {}
-        kind = self._queue.arguments.get("x-queue-type")
+        kind = self.queue.arguments.get("x-queue-type")
         kinds = (kind, differing.get("x-queue-type"))
         self._is_quorum = differing.get("x-queue-type", kind) == "quorum"
         if "stream" in kinds:
             raise CannotRecreate(
                 f'queue "{name}" is a stream: what was read of it stays in it, so nothing can be moved'
             )
-        if self._queue.auto_delete or differing.get("auto_delete") == "true" or self._queue.exclusive:
+        if self.queue.auto_delete or differing.get("auto_delete") == "true" or self.queue.exclusive:
             raise CannotRecreate(f'queue "{name}" is deleted with its last consumer', "stop them, and start again")
         if len(self._aside.name.encode()) > MAX_NAME_BYTES - len(RETURN_SUFFIX):
             raise CannotRecreate(f'the name of queue "{name}" leaves no room for "{ASIDE_SUFFIX}" behind it')
@@ -199,9 +192,9 @@ class QueueRecreation:
         """Return when the queue has no consumers. Raises QueueInUse."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CONSUMERS_GONE_S
-        while (seen := await self._look(self._queue)) is not None and seen.consumers:
+        while (seen := await self._look(self.queue)) is not None and seen.consumers:
             if loop.time() > deadline:
-                raise QueueInUse(self._queue.name)
+                raise QueueInUse(self.queue.name)
             await asyncio.sleep(CONSUMERS_GONE_S / 20)
 
     async def _wait_settled(self) -> None:
@@ -210,23 +203,23 @@ class QueueRecreation:
         Unacknowledged messages of a quorum queue have consumers. Those of a classic queue are known to the management
         API only, which is a few seconds behind.
         """
-        management = self._session.management
+        management = self.session.management
         if self._is_quorum:
             return
         if management is None:
             text = "messages that other consumers hold unacknowledged are not visible without the management API"
-            self._on_step(f'queue "{self._queue.name}": {text}')
+            self.on_step(f'queue "{self.queue.name}": {text}')
             return
         loop = asyncio.get_running_loop()
         deadline = self._since + UNSETTLED_S
         while True:
-            described = await management.queue(self._queue.name) or {}
+            described = await management.queue(self.queue.name) or {}
             held = described.get("messages_unacknowledged", 0)
             if not held and loop.time() - self._since > STATISTICS_S:
                 return
             if loop.time() > deadline:
                 messages = f"{pluralize(held, 'message')} that another consumer holds unacknowledged"
-                text = f'queue "{self._queue.name}" has {messages}'
+                text = f'queue "{self.queue.name}" has {messages}'
                 raise CannotRecreate(
                     f"{text}; nothing is lost", "stop the consumers that hold them, then run this again"
                 )
@@ -236,48 +229,46 @@ class QueueRecreation:
         """Move the messages and bindings aside, and delete the queue."""
         await self._wait_unused()
         self._since = asyncio.get_running_loop().time()
-        name, to = self._queue.name, self._aside.name
-        async with temporary_channel(self._session.connection) as channel:
-            for marker in self._markers:
+        name, to = self.queue.name, self._aside.name
+        async with temporary_channel(self.session.connection) as channel:
+            for marker in self.markers:
                 await declare_exchange(channel, marker)
             await declare_queue(channel, self._aside)
-            for marker in self._markers:
+            for marker in self.markers:
                 await bind(channel, Binding(marker.name, self._aside.name))
             await self._connect(channel, to, self._aside.name)
         await self._wait_kept(self._aside)
-        moved = await move_messages(self._session.settings, name, to, pack_properties)
-        async with temporary_channel(self._session.connection) as channel:
+        moved = await move_messages(self.session.settings, name, to, pack_properties)
+        async with temporary_channel(self.session.connection) as channel:
             for binding in self._bindings_aside:
                 await bind(channel, binding)
-            for binding in (*self._wanted, *self._stale):
+            for binding in (*self.wanted, *self.stale):
                 await unbind(channel, binding)
-        moved += await move_messages(self._session.settings, name, to, pack_properties)
+        moved += await move_messages(self.session.settings, name, to, pack_properties)
         await self._wait_settled()
         moved += await self._move_rest_and_delete()
-        self._on_step(f'queue "{name}": {pluralize(moved, "message")} moved aside, and the old queue deleted')
-        for binding in self._stale:
-            self._on_step(f'queue "{name}": its binding to {binding.exchange} by "{binding.key}" is not made again')
+        self.on_step(f'queue "{name}": {pluralize(moved, "message")} moved aside, and the old queue deleted')
+        for binding in self.stale:
+            self.on_step(f'queue "{name}": its binding to {binding.exchange} by "{binding.key}" is not made again')
 
     async def _move_back(self, *, is_new: bool) -> int:
         """Declare the queue, move the messages and bindings back, and delete the queue aside."""
-        name, aside, back = self._queue.name, self._aside.name, self._queue.name + RETURN_SUFFIX
-        async with temporary_channel(self._session.connection) as channel:
-            await declare_queue(channel, self._queue)
+        name, aside, back = self.queue.name, self._aside.name, self.queue.name + RETURN_SUFFIX
+        async with temporary_channel(self.session.connection) as channel:
+            await declare_queue(channel, self.queue)
             await self._connect(channel, back, name)
         if is_new:
-            self._on_step(f'queue "{name}": declared again')
-        await self._wait_kept(self._queue)
-        moved = await move_messages(self._session.settings, aside, back, unpack_properties)
-        async with temporary_channel(self._session.connection) as channel:
-            for binding in self._wanted:
+            self.on_step(f'queue "{name}": declared again')
+        await self._wait_kept(self.queue)
+        moved = await move_messages(self.session.settings, aside, back, unpack_properties)
+        async with temporary_channel(self.session.connection) as channel:
+            for binding in self.wanted:
                 await bind(channel, binding)
             for binding in self._bindings_aside:
                 await unbind(channel, binding)
             await channel.exchange_delete(ShortString(aside))
-        moved += await move_messages(
-            self._session.settings, aside, back, unpack_properties, UNREACHABLE_S, deletes=True
-        )
-        await delete_move_exchanges(self._session, name, self._markers)
+        moved += await move_messages(self.session.settings, aside, back, unpack_properties, UNREACHABLE_S, deletes=True)
+        await delete_move_exchanges(self.session, name, self.markers)
         return moved
 
     async def _wait_kept(self, queue: Queue) -> None:
@@ -293,16 +284,16 @@ class QueueRecreation:
 
     async def _move_rest_and_delete(self) -> int:
         """Move what still arrives in the old queue, and delete it, once publishers are shut out or gone."""
-        name, to, settings = self._queue.name, self._aside.name, self._session.settings
+        name, to, settings = self.queue.name, self._aside.name, self.session.settings
         if not self._is_quorum or self._closer is None:
             moved = await move_messages(settings, name, to, pack_properties, QUIET_S)
             await delete_queue(settings, LeftoverQueue(name, messages=0, consumers=0))
             return moved
         try:
             moved = await close_and_delete(settings, self._closer, name, to, pack_properties)
-            async with temporary_channel(self._session.connection) as channel:
+            async with temporary_channel(self.session.connection) as channel:
                 # Declared while the old one is closed, so that publishers find a queue when it opens.
-                await declare_queue(channel, self._queue)
+                await declare_queue(channel, self.queue)
         except (QueueNotEmpty, CannotClose):
             await move_messages(settings, name, to, pack_properties)  # the guards must not stay in it
             raise
