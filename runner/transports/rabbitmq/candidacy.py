@@ -66,9 +66,13 @@ class Token(NamedTuple):
     state: dict[str, Any]
     start: str = ""
 
-    def is_newer_than(self, other: Token | None) -> bool:
+    def is_newer_than(self, other: Token) -> bool:
         """Return whether this token replaces the other. Of two claims to one term, the first counts."""
-        return other is None or (self.term, self.version) > (other.term, other.version)
+        return (self.term, self.version) > (other.term, other.version)
+
+
+NO_TOKEN = Token(0, 0, {})
+"""The token before the first leader."""
 
 
 def write_token(token: Token) -> bytes:
@@ -123,7 +127,7 @@ class Candidacy:
         self.is_leading = False
         self.start = ""
         """The start in which it leads."""
-        self.token: Token | None = None
+        self.token = NO_TOKEN
         """The newest token that has arrived."""
         self.term: int | None = None
         """The term that it has claimed. From then on only its own tokens count."""
@@ -277,10 +281,9 @@ class Candidacy:
                 self._answer.set_result(led)
 
     async def _answer_to(self, reply_to: str) -> None:
-        if self.is_valid and self.token is not None:
-            await self._send(
-                reply_to, write_greeting(self._member, LeaderState(self.start, self.token.state)), Basic.Properties()
-            )
+        if self.is_valid:
+            answer = write_greeting(self._member, LeaderState(self.start, self.token.state))
+            await self._send(reply_to, answer, Basic.Properties())
 
     async def _send(self, queue: str, body: bytes, properties: Basic.Properties) -> None:
         """Publish without a confirm. A session that gets no answer asks again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import aiormq
@@ -25,6 +25,7 @@ from runner.transports.rabbitmq.channels import QueueCounts, open_channel
 from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.consumer_channel import CANCELLED_BY_BROKER, ConsumerChannel
 from runner.transports.rabbitmq.possibly_lost_acks import PossiblyLostAcks
+from runner.transports.rabbitmq.topology import DeclaredTopology
 from runner.transports.rabbitmq.topology_probe import TopologyProbe
 
 RESTORE_PREFETCH_AFTER = 20
@@ -39,7 +40,7 @@ WATCHDOG_S = 10.0
 class Consumer:
     """The `Subscription` to one queue: consumes on one channel after the other, until it is stopped.
 
-    `restore` declares again what is missing, for a queue that was deleted.
+    `topology` declares again what is missing, for a queue that was deleted.
 
     Poison suspects: when a message arrives whose earlier deliveries may have ended processes, everything else goes back
     to the queue, and messages are taken one at a time. If the suspect ends this process too, that counts against it
@@ -52,13 +53,13 @@ class Consumer:
         options: SubscriptionOptions,
         on_delivery: OnDelivery,
         on_transport_event: OnTransportEvent,
-        restore: Callable[[AbstractConnection], Awaitable[None]],
+        topology: DeclaredTopology,
     ) -> None:
         self._connection = connection
         self._options = options
         self._on_delivery = on_delivery
         self._on_event = on_transport_event
-        self._restore = restore
+        self._topology = topology
         self._possibly_lost = PossiblyLostAcks()
         self._is_stopped = False
         self.is_closed = False
@@ -270,15 +271,9 @@ class Consumer:
                     self._report("consumer.lost", "error", error=str(error))
                     is_reported = True
                 if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
-                    await self._declare_again()
+                    await self._topology.try_restore(self._connection)
             await asyncio.sleep(delay_s)
         raise AssertionError("delays never end")
-
-    async def _declare_again(self) -> None:
-        try:
-            await self._restore(await self._connection.ready())
-        except (ConnectionClosedByUs, BrokerUnavailable, *CHANNEL_ERRORS):
-            pass  # the next attempt to consume finds out
 
     def _report(self, event: str, level: str, **fields: Any) -> None:
         fields = {"subscriber": self._options.subscriber, "queue": self.queue, **fields}

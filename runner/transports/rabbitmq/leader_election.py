@@ -25,7 +25,7 @@ from typing import Any
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from runner.backoff import backoff_delays
-from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
+from runner.errors import PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
 from runner.tasks import cancel_and_wait, wait_set
 from runner.transports.base import OnTransportEvent, TransportEvent
@@ -98,7 +98,7 @@ class RabbitLeadership:
     @property
     def state(self) -> Mapping[str, Any]:
         candidacy = self._known = self._require_lead()
-        return copy.deepcopy(candidacy.token.state) if candidacy.token else {}
+        return copy.deepcopy(candidacy.token.state)
 
     @property
     def start(self) -> str:
@@ -195,7 +195,7 @@ class RabbitLeadership:
             except CHANNEL_ERRORS as error:
                 self._report_failure(error)
                 if isinstance(error, ChannelNotFoundEntity):
-                    await self._declare_again()
+                    await self._topology.try_restore(self._connection)
 
     async def _hold_candidacy(self, candidacy: Candidacy) -> bool:
         """Wait to lead, and lead, until the candidacy is lost. Return whether it has led."""
@@ -214,11 +214,9 @@ class RabbitLeadership:
         await self._call_until_first(candidacy)
         candidacy.expire_at(_now() + self._lease_s, "the broker took no message in time")
         await self._pass_through(candidacy, candidacy.call)
-        candidacy.term = candidacy.token.term + 1 if candidacy.token else 1
-        candidacy.start = choose_start(
-            candidacy.token.start if candidacy.token else "", self._member.start, has_joined=self._has_joined
-        )
-        await self._write(candidacy, candidacy.token.state if candidacy.token else {})
+        candidacy.term = candidacy.token.term + 1
+        candidacy.start = choose_start(candidacy.token.start, self._member.start, has_joined=self._has_joined)
+        await self._write(candidacy, candidacy.token.state)
         self._won, self._has_joined = candidacy, True
         self._signal_change()
         self._report("leadership.won", "info", term=candidacy.term)
@@ -248,7 +246,7 @@ class RabbitLeadership:
     async def _write(self, candidacy: Candidacy, state: dict[str, Any] | None) -> None:
         """Write a state, or the current one again, until it has arrived, as often as the lease allows."""
         async with candidacy.writing:
-            content = state if state is not None else candidacy.token.state if candidacy.token else {}
+            content = candidacy.token.state if state is None else state
             since = await self._pass_through(candidacy, lambda: candidacy.next_token(content))
             candidacy.expire_at(since + self._lease_s, "the lease could not be renewed in time")
 
@@ -283,12 +281,6 @@ class RabbitLeadership:
         if other.fingerprint not in self._fingerprints:
             self._fingerprints.add(other.fingerprint)
             self._send(TransportEvent(NAME_SHARED, "warning", name_shared_fields(self._name, other)))
-
-    async def _declare_again(self) -> None:
-        try:
-            await self._topology.restore(await self._connection.ready())
-        except (ConnectionClosedByUs, BrokerUnavailable, *CHANNEL_ERRORS):
-            pass  # the next attempt finds out
 
     def _report_failure(self, error: Exception) -> None:
         """Report once why it cannot campaign, at the second failure: the connection reports its own loss."""

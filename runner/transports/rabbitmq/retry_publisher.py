@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from runner.backoff import backoff_delays
@@ -26,26 +27,17 @@ IN_TRANSIT_S = 1.0
 """How long after its delay a retry may be in neither queue, while the broker moves it."""
 
 
+@dataclass
 class RetryPublisher:
     """Publishes copies of failed messages until the broker confirms them. `now` is the wall clock, UTC."""
 
-    def __init__(
-        self,
-        publisher: RabbitPublisher,
-        topology: DeclaredTopology,
-        connection: ReconnectingConnection,
-        is_closing: asyncio.Event,
-        *,
-        on_transport_event: OnTransportEvent,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._publisher = publisher
-        self._topology = topology
-        self._connection = connection
-        self._is_closing = is_closing
-        self._on_event = on_transport_event
-        self._now = now
-        self._due: dict[str, float] = {}
+    publisher: RabbitPublisher
+    topology: DeclaredTopology
+    connection: ReconnectingConnection
+    is_closing: asyncio.Event
+    on_event: OnTransportEvent
+    now: Callable[[], datetime]
+    _due: dict[str, float] = field(default_factory=dict, init=False)
 
     def in_transit(self) -> int:
         """Return how many wait queues may be returning a message now. Meanwhile no queue counts it."""
@@ -56,9 +48,9 @@ class RetryPublisher:
         """Publish a copy to a wait queue; return whether it is confirmed."""
 
         async def attempt() -> None:
-            copy = retry_copy(delivery, outcome, self._now())
+            copy = retry_copy(delivery, outcome, self.now())
             prefix, wanted = delivery.options.wait_prefix, wait_milliseconds(outcome.after_s)
-            wait = await self._topology.ensure_wait(await self._connection.ready(), prefix, wanted)
+            wait = await self.topology.ensure_wait(await self.connection.ready(), prefix, wanted)
             name = wait_name(prefix, wait)
             await self._send(MessageCopy(Address(name, copy.address.key), copy.envelope))
             self._due[name] = asyncio.get_running_loop().time() + wait / 1000
@@ -69,21 +61,21 @@ class RetryPublisher:
         """Publish a copy to the dead-letter queue; return whether it is confirmed."""
 
         async def attempt() -> None:
-            await self._send(dead_letter_copy(delivery, outcome, queue, self._now()))
+            await self._send(dead_letter_copy(delivery, outcome, queue, self.now()))
 
         return await self._retry_until_published(delivery, attempt)
 
     async def _send(self, copy: MessageCopy) -> None:
         """Publish a copy. A missing queue or exchange is declared again for the next attempt."""
         try:
-            await self._publisher.publish(copy.address, copy.envelope, is_copy=True)
+            await self.publisher.publish(copy.address, copy.envelope, is_copy=True)
         except PublishFailed as failure:
             if failure.reason == "unroutable" or isinstance(failure, MissingExchange):
-                await self._topology.restore(await self._connection.ready())
+                await self.topology.restore(await self.connection.ready())
             elif failure.reason == "invalid":
                 headers = copy.envelope.headers.items()  # those of other programs may be what is wrong
                 own = {name: value for name, value in headers if name.startswith("x-runner-")}
-                await self._publisher.publish(copy.address, copy.envelope._replace(headers=own), is_copy=True)
+                await self.publisher.publish(copy.address, copy.envelope._replace(headers=own), is_copy=True)
                 return
             raise
 
@@ -91,7 +83,7 @@ class RetryPublisher:
         """Try until it works, or until the broker takes the original back. Until then the original stays unsettled."""
         is_said = False
         for pause in backoff_delays():
-            if delivery.is_lost or self._is_closing.is_set():
+            if delivery.is_lost or self.is_closing.is_set():
                 return False
             try:
                 with loss_as_error:
@@ -104,7 +96,7 @@ class RetryPublisher:
             except (PublishFailed, PublishUnknown, BrokerUnavailable, TopologyMismatch, *CHANNEL_ERRORS) as error:
                 if not is_said:
                     fields = {"queue": delivery.options.queue, "subscriber": delivery.options.subscriber}
-                    self._on_event(TransportEvent("settle.waiting", "warning", {**fields, "error": str(error)}))
+                    self.on_event(TransportEvent("settle.waiting", "warning", {**fields, "error": str(error)}))
                     is_said = True
-            await wait_set(self._is_closing, pause)
+            await wait_set(self.is_closing, pause)
         raise AssertionError("pauses never end")

@@ -8,6 +8,7 @@ Source: https://www.rabbitmq.com/docs/queues#property-equivalence
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Literal, TypeVar
 
 import aiormq
@@ -19,6 +20,7 @@ from runner.pipeline.topology import ABSENT_HINT, Binding, Exchange, Queue, Topo
 from runner.tasks import map_concurrently
 from runner.transports.base import DeclareResult, OnTransportEvent, TransportEvent
 from runner.transports.broker_state import ExistingItem, absence_text
+from runner.transports.rabbitmq.aiormq_workarounds import CHANNEL_ERRORS
 from runner.transports.rabbitmq.channels import (
     bind,
     declare_exchange,
@@ -27,6 +29,7 @@ from runner.transports.rabbitmq.channels import (
     reply_of,
     temporary_channel,
 )
+from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.topology_probe import TopologyProbe
 
 Mode = Literal["manage", "verify", "ignore"]
@@ -187,6 +190,11 @@ class DeclaredTopology:
     async def restore(self, connection: AbstractConnection) -> None:
         """Declare everything again. A difference that has appeared since is reported, and the rest is declared."""
         await self._restore(connection, self.topology)
+
+    async def try_restore(self, connection: ReconnectingConnection) -> None:
+        """Declare everything again if that is possible now: otherwise, what the caller tries next finds out."""
+        with suppress(ConnectionClosedByUs, BrokerUnavailable, *CHANNEL_ERRORS):
+            await self.restore(await connection.ready())
 
     async def restore_for_publishing(self, connection: AbstractConnection) -> None:
         """Declare again what publishing needs. Exclusive queues belong to the consuming connection."""

@@ -103,14 +103,8 @@ class RabbitTransport:
         self._answering = RabbitPublisher(self._publishing, self._on_event)
         self._caller = RabbitCaller(self._publishing, self._on_event)
         self._other_consumers = OtherConsumers(settings)
-        self._retry_publisher = RetryPublisher(
-            self._publisher,
-            self._topology,
-            self._consuming,
-            self._is_closing,
-            on_transport_event=self._on_event,
-            now=clock or utc_now,
-        )
+        session = (self._publisher, self._topology, self._consuming, self._is_closing)
+        self._retry_publisher = RetryPublisher(*session, self._on_event, clock or utc_now)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -178,7 +172,7 @@ class RabbitTransport:
 
     async def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> Subscription:
         """See `Transport.subscribe`. Raises BrokerUnavailable where the broker does not let us consume."""
-        consumer = Consumer(self._consuming, options, on_delivery, self._on_event, self._topology.restore)
+        consumer = Consumer(self._consuming, options, on_delivery, self._on_event, self._topology)
         await self._retry_while_reconnecting(consumer.start, f'cannot consume from queue "{options.queue}"')
         self._consumers[:] = [*(other for other in self._consumers if not other.is_closed), consumer]
         return consumer
