@@ -233,21 +233,17 @@ async def _connect_and_declare(system: System, transport: Transport, on_step: Ca
         on_step(StartupStep("", f"with {' · '.join(features)}"))
     started = time.perf_counter()
     declared = await transport.declare(system.topology)
-    parts = (
-        pluralize(declared.exchanges, "exchange"),
-        pluralize(declared.queues, "queue"),
-        pluralize(declared.bindings, "binding"),
-    )
+    counts = {"exchange": declared.exchanges, "queue": declared.queues, "binding": declared.bindings}
+    text = " · ".join(pluralize(count, kind) for kind, count in counts.items())
     new = f"  ({declared.new} new)" if declared.new else ""
-    on_step(StartupStep("topology", " · ".join(parts) + new, time.perf_counter() - started))
+    on_step(StartupStep("topology", text + new, time.perf_counter() - started))
 
 
 def _running_step(system: System) -> StartupStep:
     subscribers = sum(len(pipeline.subscribers) for pipeline in system.pipelines)
     producers = sum(len(pipeline.producers) for pipeline in system.pipelines)
-    return StartupStep(
-        "running", f"{pluralize(subscribers, 'subscriber')} · {pluralize(producers, 'producer')} · Ctrl-C to stop"
-    )
+    text = f"{pluralize(subscribers, 'subscriber')} · {pluralize(producers, 'producer')} · Ctrl-C to stop"
+    return StartupStep("running", text)
 
 
 def log_transport_event(change: TransportEvent) -> None:

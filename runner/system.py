@@ -230,12 +230,8 @@ def select(system: System, only: Sequence[str] = (), without: Sequence[str] = ()
         raise UnknownName("nothing is left to run", f"leave out --except {without[0]}")
 
     pipelines = tuple(
-        replace(
-            pipeline,
-            producers=tuple(filter(runs, pipeline.producers)),
-            subscribers=tuple(filter(runs, pipeline.subscribers)),
-        )
-        for pipeline in system.pipelines
+        replace(each, producers=tuple(filter(runs, each.producers)), subscribers=tuple(filter(runs, each.subscribers)))
+        for each in system.pipelines
     )
     return replace(system, pipelines=pipelines)
 
