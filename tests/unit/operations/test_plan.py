@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from runner.operations.plan import Plan, compute_plan
+from runner.errors import TopologyMismatch
+from runner.operations.plan import Plan, compute_plan, state_of
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
 from runner.transports.broker_state import BrokerState, Difference, ExistingItem, LiveBinding
+from runner.transports.memory.topology_check import check_topology
 
 ORDERS = Queue("orders", arguments={"x-queue-type": "quorum", "x-max-length": 10})
 SHOP = Exchange("shop")
@@ -52,6 +54,25 @@ def test_what_is_missing_is_created_in_the_order_of_the_topology() -> None:
         'exchange "shop": topic, durable',
         'queue "orders": quorum, durable, x-max-length 10',
         "binding shop --order.paid--> orders",
+    ]
+
+
+def test_a_plan_and_a_declaration_name_the_same_differences() -> None:
+    """Each argument alone, and in the same words."""
+    before = Topology((Exchange("shop", arguments={"alternate-exchange": "rest"}),), (ORDERS,))
+    after = Topology((Exchange("shop", "direct"),), (Queue("orders", False, arguments={"x-overflow": ""}),))
+    found = compute_plan(after, state_of(before, after)).of("recreate")
+    with pytest.raises(TopologyMismatch) as refused:
+        check_topology(after, {"shop": before.exchanges[0]}, {"orders": ORDERS})
+    lines = [str(each) for item in found for each in item.differences]
+    assert lines == str(refused.value).splitlines()
+    assert lines == [
+        'exchange "shop": alternate-exchange is rest on the broker, the pipeline says none',
+        'exchange "shop": type is topic on the broker, the pipeline says direct',
+        'queue "orders": durable is true on the broker, the pipeline says false',
+        'queue "orders": x-max-length is 10 on the broker, the pipeline says none',
+        'queue "orders": x-overflow is none on the broker, the pipeline says ""',
+        'queue "orders": x-queue-type is quorum on the broker, the pipeline says classic',
     ]
 
 
