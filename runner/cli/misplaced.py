@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import click
 
 from runner.cli.options import BadValue
-from runner.cli.rewrite import LEFT_OUT, Rewrite, WrongPath, flag_with, joined, words_meant
+from runner.cli.rewrite import LEFT_OUT, Rewrite, Rules, Wrong, WrongPath, explained, flag_with, joined, words_meant
 
 SECTIONS = ("queues", "events", "subscribers", "producers")
 _RUN = ("producers", "subscribers")
@@ -20,35 +21,25 @@ READS = ("validate", "config", "graph", "diff", "plan", "status", "explain", "sc
 
 def check_paths(context: click.Context, arguments: Sequence[str]) -> None:
     """Raise WrongPath for a name, or a value of an option, where the path of a pipeline belongs."""
-    given = context.params
-    old, new = given.get("old"), given.get("new")
+    given, words = context.params, [*context.command_path.split()[1:], *arguments]
+    old, queue = given.get("old"), given.get("queue")
     if old and not old.exists() and old.suffix not in (".yaml", ".yml") and str(old)[0] not in "./~":
-        way = from_git(str(old), new)
+        way = from_git(str(old), given.get("new"))
         raise BadValue(f'there is no file or folder "{old}"', f"for a revision of git, write: {way}", "OLD")
     for path in given.get("paths") or filter(None, [given.get("path")]):
         text = next((item for item in arguments if item and Path(item) == path), str(path))
-        if path.exists():
-            continue
-        if text.startswith(("http://", "https://")):
+        if text.startswith(("http://", "https://")) and not path.exists():
             raise BadValue(f'"{text}" is a URL', "download the file, and write its path", "PATH")
-        if text[:1] in "–—":
-            raise WrongPath(f'"{text}" begins with a long dash', context, text)
-        if path.suffix in (".yaml", ".yml") and "=" not in text:
-            continue
-        others = [given.get("name"), given.get("queue"), *(given.get("queues") or ()), given.get("payload")]
-        is_known = _is_value(context, text, arguments) or "://" in text or "=" in text or "::" in text
-        if is_known or joined(arguments) != list(arguments):
-            raise WrongPath(f'"{text}" is not a path', context, text)
-        if any(item and is_pipeline(item) for item in others):
-            raise WrongPath(f'the path of a pipeline comes before "{text}"', context, text)
-        if file := file_with(text):
-            raise WrongPath(f'"{text}" is a name in {file}, not a path', context, text)
-        is_id = "ids" in given and re.fullmatch(r"[0-9a-f-]{8,}", text)
-        is_noun = context.info_name in READS and any(map(is_pipeline, map(str, given.get("paths", ()))))
-        is_count = "workers" in given and text.isdecimal()
-        if is_id or is_noun or is_count or any(text in words for _, words, _ in words_meant("noun")):
-            raise WrongPath(f'"{text}" is not a path', context, text)
-    _check_queue(context, arguments)
+        is_file = path.suffix in (".yaml", ".yml") and "=" not in text and text[:1] not in "–—"
+        if not is_file and not path.exists() and text in arguments:
+            _check(_NO_PATHS, Wrong(context, words, text), "path")
+    if queue and queue in arguments and given.get("path") and queue not in names_in(given["path"], *SECTIONS):
+        _check(_NO_QUEUES, Wrong(context, words, queue), "queue")
+
+
+def _check(rules: Rules, wrong: Wrong, what: str) -> None:
+    if answer := explained(rules, wrong, f'"{wrong.name}" is not a {what}'):
+        raise WrongPath(answer, wrong.context)
 
 
 def from_git(revision: str, path: object) -> str:
@@ -57,65 +48,82 @@ def from_git(revision: str, path: object) -> str:
     return f"git worktree add {folder} {revision}; runner diff {folder}/{path} {path}"
 
 
-def _check_queue(context: click.Context, arguments: Sequence[str]) -> None:
-    """Raise WrongPath for an id, or the second word of an option's value, in place of a queue."""
-    path, queue = context.params.get("path"), context.params.get("queue")
-    if not queue or queue not in arguments or not path or queue in names_in(path, *SECTIONS):
-        return
-    start = arguments.index(queue)
-    is_value = "=" in arguments[start - 1] or arguments[start - 2] in ("--error", "--event", "--body", "--header")
-    if re.fullmatch("[0-9a-f-]{4,}", queue) or (start > 1 and is_value):
-        raise WrongPath(f'"{queue}" is not a queue', context, queue)
+def _with_value(wrong: Wrong) -> Rewrite:
+    """Return the command line with the value for another option than the flag before it, or without it."""
+    words = flag_with(wrong.last, wrong.name)
+    before = "write" if any(wrong.name in item for item in words) else LEFT_OUT
+    return Rewrite([*wrong.before[:-1], *words, *wrong.after], before)
 
 
-def _is_value(context: click.Context, text: str, arguments: Sequence[str]) -> bool:
-    """Return whether an argument was meant as the value of a flag, or as the value after `--set KEY`."""
-    flags = {option for item in context.command.params if getattr(item, "is_flag", False) for option in item.opts}
-    start = arguments.index(text) if text in arguments else 0
-    is_setting = start > 1 and arguments[start - 2] == "--set" and "=" not in arguments[start - 1]
-    return is_setting or (start > 0 and arguments[start - 1] in flags)
+def _with_setting(wrong: Wrong) -> Rewrite:
+    """Return the command line with `--set`: `ship=4` is the concurrency of the subscriber `ship`."""
+    key, _, value = wrong.name.partition("=")
+    files = [*filter(is_pipeline, wrong.words)] or pipelines_here()[:1]
+    is_count = value.isdecimal() and any(key in names_in(file, "subscribers") for file in files)
+    return wrong.line(end=["--set", f"subscribers.{key}.concurrency={value}" if is_count else wrong.name])
 
 
-def with_path(context: click.Context, path: str, arguments: list[str]) -> Rewrite:
-    """Return the command line with the path of a pipeline where a name stands."""
-    if path[:1] in "–—":
-        return Rewrite([f"--{item.lstrip('–—')}" if item == path else item for item in arguments])
-    start = arguments.index(path)
-    rest = [*arguments[:start], *arguments[start + 1 :]]
-    if path == context.params.get("queue"):
-        if re.fullmatch("[0-9a-f-]{4,}", path):
-            return Rewrite([*rest[:start], "--id", path, *rest[start:]])
-        rest[start - 1] += f" {path}"
-        return Rewrite(rest)
-    if _is_value(context, path, arguments):
-        if arguments[start - 2] == "--set":
-            rest[start - 1] += f"={path}"
-        else:
-            rest[start - 1 : start] = flag_with(rest[start - 1], path)
-        return Rewrite(rest, "write" if any(path in item for item in rest) else LEFT_OUT)
-    if path.isdecimal() and "workers" in context.params:
-        return Rewrite([*rest, "--workers", path])
-    if "://" in path or "=" in path:
-        key, _, value = path.partition("=")
-        files = [item for item in rest if is_pipeline(item)] or pipelines_here()[:1]
-        if any(key in names_in(file, "subscribers") for file in files) and value.isdecimal():
-            path = f"subscribers.{key}.concurrency={value}"
-        return Rewrite([*rest, "--broker" if re.match(r"\w+://", path) else "--set", path])
-    if file := next((item for item in rest[start:] if is_pipeline(item)), None):
-        rest.remove(file)
-        return Rewrite([*rest[:start], file, path, *rest[start:]])
-    if "::" in path:
-        return Rewrite([*rest[:start], path.partition("::")[0], *rest[start:], "--only", path.rpartition("::")[2]])
-    file = next(filter(is_pipeline, rest), "") or file_with(path) or next(iter(pipelines_here()), "PATH")
-    rest = [item for item in rest if item != file]
-    parameters = {item.name for item in context.command.params}
-    if not file_with(path) and "ids" in parameters:
-        return Rewrite([*rest[:start], file, "--id", path, *rest[start:]])
-    if parameters & {"name", "queue", "queues"} and path in names_in(file, *SECTIONS):
-        return Rewrite([*rest[:start], file, path, *rest[start:]])
-    if "only" in parameters and (context.info_name == "test" or path in names_in(file, *_RUN)):
-        return Rewrite([*rest[:start], file, *rest[start:], "--only", path])
-    return Rewrite([*rest[:start], file, *rest[start:]], LEFT_OUT if path not in (file, f"{file}/") else "write")
+def _with_test(wrong: Wrong) -> Rewrite:
+    file, _, name = wrong.name.partition("::")
+    return wrong.line(file, end=["--only", name.rpartition("::")[2]])
+
+
+def _with_pipeline(wrong: Wrong) -> Rewrite:
+    """Return the command line with the path of a pipeline, and the word where a name, an id or a test belongs."""
+    text, here, parameters, start = wrong.name, file_with(wrong.name), wrong.parameters, len(wrong.before)
+    beside = enumerate(pairwise(wrong.words), 1)
+    found = [i for i, (last, item) in beside if is_pipeline(item) and getattr(wrong.own.get(last), "is_flag", True)]
+    if later := [index for index in found if index > start]:
+        return wrong.line(wrong.after.pop(later[0] - start - 1), text)
+    file = wrong.before.pop(found[0]) if found else here or next(iter(pipelines_here()), "PATH")
+    if not here and "ids" in parameters:
+        return wrong.line(file, "--id", text)
+    if parameters & {"name", "queue", "queues"} and text in names_in(file, *SECTIONS):
+        return wrong.line(file, text)
+    if "only" in parameters and (wrong.verb == "test" or text in names_in(file, *_RUN)):
+        return wrong.line(file, end=["--only", text])
+    return wrong.line(file, before=LEFT_OUT if text not in (file, f"{file}/") else "write")
+
+
+def _is_before_its_pipeline(wrong: Wrong) -> bool:
+    given = wrong.context.params
+    others = [given.get("name"), given.get("queue"), *(given.get("queues") or ()), given.get("payload")]
+    return any(item and is_pipeline(item) for item in others)
+
+
+def _is_noun(wrong: Wrong) -> bool:
+    """Return whether a word says what a command shows, or stands beside a pipeline in a command that only reads."""
+    is_beside = wrong.verb in READS and any(map(is_pipeline, map(str, wrong.context.params.get("paths", ()))))
+    return is_beside or any(wrong.name in words for _, words, _ in words_meant("noun"))
+
+
+_TEXTS = ("--error", "--event", "--body", "--header")
+_NO_PATHS: Rules = {
+    "a setting in pieces": lambda at: joined(at.words) != at.words and Rewrite(joined(at.words)),
+    "an option with a long dash": lambda at: (
+        at.name[:1] in "–—" and (f'"{at.name}" begins with a long dash', at.line(f"--{at.name.lstrip('–—')}"))
+    ),
+    "the value of a setting": lambda at: at.before[-2:-1] == ["--set"] and "=" not in at.last and at.joined("="),
+    "the value of a flag": lambda at: getattr(at.own.get(at.last), "is_flag", False) and _with_value(at),
+    "a number of workers": lambda at: (
+        at.name.isdecimal() and "workers" in at.parameters and at.line(end=["--workers", at.name])
+    ),
+    "a broker": lambda at: re.match(r"\w+://", at.name) and at.line(end=["--broker", at.name]),
+    "a setting": lambda at: "=" in at.name and _with_setting(at),
+    "a test of a file": lambda at: re.match(".+::.", at.name) and "only" in at.parameters and _with_test(at),
+    "a name before its pipeline": lambda at: (
+        _is_before_its_pipeline(at) and (f'the path of a pipeline comes before "{at.name}"', _with_pipeline(at))
+    ),
+    "a name in a pipeline": lambda at: (
+        (file := file_with(at.name)) and (f'"{at.name}" is a name in {file}, not a path', _with_pipeline(at))
+    ),
+    "an id": lambda at: "ids" in at.parameters and re.fullmatch("[0-9a-f-]{8,}", at.name) and _with_pipeline(at),
+    "what a command shows": lambda at: _is_noun(at) and _with_pipeline(at),
+}
+_NO_QUEUES: Rules = {
+    "an id": lambda at: re.fullmatch("[0-9a-f-]{4,}", at.name) and at.line("--id", at.name),
+    "the rest of a value": lambda at: ("=" in at.last or at.before[-2] in _TEXTS) and at.joined(" "),
+}
 
 
 def file_with(name: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
@@ -37,12 +38,65 @@ def _without_secret(word: str) -> str:
 class WrongPath(click.UsageError):
     """A name, or an option with a long dash, stands where the path of a pipeline belongs."""
 
-    def __init__(self, message: str, context: click.Context, path: str) -> None:
-        super().__init__(message, context)
-        self.path = path
+    def __init__(self, answer: tuple[str, Help], context: click.Context) -> None:
+        super().__init__(answer[0], context)
+        self.answer = answer
+
+
+class Wrong:
+    """A wrong command line: the word that is wrong, with its value if it is an option, and the words beside it."""
+
+    def __init__(self, context: click.Context, words: Sequence[str], name: str, error: Any = None) -> None:
+        self.context, self.words, self.name, self.error = context, list(words), name, error
+        self.command, self.path, self.verb = context.command, context.command_path, context.info_name
+        self.start = self.path.count(" ")  # of what follows the command
+        self.parameters = {item.name for item in self.command.params}
+        self.own = {each: item for item in self.command.params if isinstance(item, click.Option) for each in item.opts}
+        self.known = self.command.list_commands(context) if isinstance(self.command, click.Group) else []
+        self.before, self.value, self.after, self.kept = _around(self.words, name, self.start)
+        self.last = next(reversed(self.before), "")
+
+    def line(self, *words: str, end: Sequence[str] = (), before: str = "write", after: str = "") -> Rewrite:
+        """Return the command line with other words in place of the wrong one, and some at the end."""
+        return Rewrite([*self.before, *words, *self.after, *end], before, after)
+
+    def joined(self, sign: str) -> Rewrite:
+        """Return the command line in which the wrong word is the end of the word before it."""
+        return Rewrite([*self.before[:-1], f"{self.last}{sign}{self.name}", *self.after])
+
+
+def _around(words: list[str], name: str, start: int) -> tuple[list[str], str, list[str], list[str]]:
+    """Return what stands before a word, its value if it is an option, and what stands after it.
+
+    The last item is the value again, as a list, if it may be an argument that only follows a flag.
+    """
+    if name[:1] != "-":
+        places = ((i, j) for i in range(start, len(words)) for j in range(i + 1, len(words) + 1))
+        i, j = next((each for each in places if " ".join(words[slice(*each)]) == name), (len(words), len(words)))
+        return words[:i], "", words[j:], []
+    index = next((index for index, item in enumerate(words) if item.partition("=")[0] == name), -1)
+    if index < 0:  # it is one of several letters after one dash, or has its value right behind it
+        index = next((i for i, item in enumerate(words) if re.match(rf"-\w*{name[-1]}", item)), len(words))
+        first, _, last = "".join(words[index : index + 1]).partition(name[-1])
+        letters = first + (last.replace(name[-1], "") if last.isalpha() else "")
+        before = [*words[:index], *([letters] if len(letters) > 1 else [])]
+        return before, "" if last.isalpha() else last, words[index + 1 :], []
+    before, value, after = words[:index], words[index].partition("=")[2], words[index + 1 :]
+    kept = after[:1] if "=" not in words[index] and after and after[0][:1] != "-" else []
+    return before, value or "".join(kept), after[len(kept) :], kept
 
 
 Help = str | Rewrite
+Rules = dict[str, Callable[[Wrong], Any]]
+"""Mistakes in their order. A rule returns the help, or the message and the help; something false for other mistakes."""
+
+
+def explained(rules: Rules, wrong: Wrong, said: str) -> tuple[str, Help] | None:
+    """Return the message and the help of the first rule that has a help; `said` is the message if it has none."""
+    for rule in rules.values():
+        if answer := rule(wrong):
+            return answer if isinstance(answer, tuple) else (said, answer)
+    return None
 
 
 def words_meant(kind: str) -> Iterator[tuple[str, list[str], str]]:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import click
+from click.core import augment_usage_errors
 from click.shell_completion import CompletionItem
 
 _GROUPS = {
@@ -29,7 +30,8 @@ class Verb(click.Command):
             if name in own and not own[name].is_flag and following in own:
                 raise click.BadOptionUsage(name, f"Option '{name}' requires an argument.", ctx)
         arguments = list(args)
-        rest = super().parse_args(ctx, args)
+        with augment_usage_errors(ctx):
+            rest = super().parse_args(ctx, args)
         paths = ctx.params.get("paths") or [ctx.params.get("path"), ctx.params.get("old")]
         is_wrong = any(path and not path.exists() for path in paths)
         if not ctx.resilient_parsing and (is_wrong or ctx.params.get("queue")):
