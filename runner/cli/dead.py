@@ -93,7 +93,7 @@ def show(dead_options: DeadOptions, is_json: bool, record: Path | None, redacted
 
     if record is not None and not record.name.endswith(SUFFIXES):
         meant = record.with_name(f"{record.name.partition('.')[0]}.test.yaml")
-        raise options.BadValue("a test file is called *.test.yaml", f"write --record {meant}", "--record")
+        raise options.BadValue("a test file is called *.test.yaml", label="--record", by=[str(meant)])
     found: list[DeadLetterMessage] = []
     is_only = dead_options.selects_all  # without a filter it must be the only one
     dead_options = replace(dead_options, limit=2 if is_only else dead_options.limit)

@@ -120,7 +120,8 @@ def _body(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
     parts = [value.partition("=") for value in values]
     if not all(path and sign for path, sign, _ in parts):
         wrong = next(value for value, (path, sign, _) in zip(values, parts, strict=True) if not path or not sign)
-        raise options.BadValue(f'"{wrong}" is not PATH=VALUE', "write --body customer.id=7 for a value in the payload")
+        meant = re.sub(r"\s*[:=]+\s*|$", "=", wrong, count=1)
+        raise options.BadValue(f'"{wrong}" is not PATH=VALUE', by=[meant if meant[-1] != "=" else f"{meant}VALUE"])
     return tuple((path, value) for path, _, value in parts)
 
 

@@ -109,17 +109,13 @@ def http_address(
     try:
         return parse_address(value, lowest_port=lowest_port)
     except ValueError:
-        port = value.rpartition(":")[2]
-        if found := re.fullmatch(r"(?:https?://|(?=:))([\w.-]*)(:\d+)/?.*", value):
-            meant = f"{found[1] or '127.0.0.1'}{found[2]}"
-            raise BadValue(f'"{value}" is not HOST:PORT', f"write {meant}") from None
-        if port.isdecimal() and int(port) > 65_535:
-            raise BadValue(f"the port {port} is too large", "write a port from 1 to 65535") from None
-        if value.isdecimal():
-            raise BadValue(f'"{value}" has no host', f"write 127.0.0.1:{value}, or 0.0.0.0:{value} for all") from None
-        if not value[:1].isdecimal() and re.fullmatch(r"[a-zA-Z0-9.-]+", value):
-            raise BadValue(f'"{value}" has no port', f"write {value}:8080") from None
-        raise BadValue(f'"{value}" is not an address', "write HOST:PORT, such as 127.0.0.1:8080") from None
+        name, port = re.sub("^https?://|/.*$", "", value).rpartition(":")[::2]
+        digits = re.match(r"\d+(?![.\d]*\.)", port)
+        number = int(digits[0]) if digits else 8080
+        meant = f"{name or ('127.0.0.1' if digits else port)}:{number if number <= 65_535 else 8080}"
+        after = f", or --http 0.0.0.0:{value} for all" if value.isdecimal() else ""
+        what = f"the port {number} is too large" if number > 65_535 else f'"{value}" is not HOST:PORT'
+        raise BadValue(what, by=[meant], after=after) from None
 
 
 def env_file(command: F) -> F:
@@ -141,7 +137,7 @@ def _fill_environment(context: click.Context, __: click.Parameter, value: Path |
     from runner.cli.environment import BadEnvironmentFile, ProcessEnvironment
 
     if value is not None and value.suffix in (".yaml", ".yml"):
-        raise BadValue(f'"{value}" is no file of NAME=value lines', f"write --overlay {value}")
+        raise BadValue(f'"{value}" is no file of NAME=value lines', by=["--overlay", str(value)])
     context.obj = environment = ProcessEnvironment(value)
     try:
         environ = environment.fill()
@@ -186,7 +182,8 @@ def rate(_: click.Context, __: click.Parameter, value: str | None) -> float | No
         from runner.config import guesses
 
         meant = f"{value}/s" if value.isdecimal() else guesses.rate(value)
-        raise BadValue(f'"{value}" is not a rate', f"write {meant or '100/s or 10/m'}")
+        after = "" if meant else ", or another rate, such as 10/m"
+        raise BadValue(f'"{value}" is not a rate', by=[meant or "100/s"], after=after)
     return per_second
 
 
@@ -208,30 +205,29 @@ def _check_broker(_: click.Context, __: click.Parameter, value: str | None) -> s
     if value.startswith("$"):
         hint = f'write "{value}" in double quotes: the shell replaces no variable in single ones'
         raise BadValue(f"{value} is not replaced by its value", hint)
-    if value.endswith((".yaml", ".yml")) or value == "file":
-        is_path = value != "file"
-        hint = "is its variable set? It is empty here" if is_path else "write --broker file:shop.queue"
-        what = f'"{value}" is a file, and --broker has no value' if is_path else "a broker in a file needs its path"
-        raise BadValue(what, hint)
+    if value == "file":
+        raise BadValue("a broker in a file needs its path", by=["file:shop.queue"])
+    if value.endswith((".yaml", ".yml")):
+        raise BadValue(f'"{value}" is a file, and --broker has no value', "is its variable set? It is empty here")
     from runner.config.broker_urls import parse_broker_url
 
     try:
         return parse_broker_url(value)
     except ValueError as error:
         from runner.config.name_fields import url_help
+        from runner.redaction import mask_passwords
 
-        raise BadValue(str(error), url_help(value)[0]) from None
+        found = re.match(r'(.*?)(?:write|did you mean) "?([^"?]+)"?\??(.*)', mask_passwords(url_help(value)[0]))
+        assert found is not None
+        raise BadValue(str(error), f"{found[1]}write", by=[found[2]], after=found[3]) from None
 
 
 def _check_paths(context: click.Context, _: click.Parameter, value: tuple[Path, ...]) -> tuple[Path, ...]:
     """Return the paths. Raises BadValue for a file of variables, which is given by `--env-file`."""
     for path in value:
         if path.name == ".env" or path.suffix == ".env":
-            from runner.config.loader import pipelines_here
-
-            others = " ".join(str(other) for other in value if other != path) or next(iter(pipelines_here()), "PATH")
-            hint = f"write: {context.command_path} {others} --env-file {path}"
-            raise BadValue(f'"{path}" is a file of variables, not a pipeline', hint)
+            message, word = f'"{path}" is a file of variables, not a pipeline', str(path)
+            raise BadValue(message, word=word, by=["--env-file", word])
     return value
 
 
@@ -240,19 +236,16 @@ def duration(_: click.Context, __: click.Parameter, value: str | None) -> float 
     from runner.units import parse_duration
 
     try:
-        return parse_duration(value) if value is not None else None
+        return None if value is None else parse_duration(value)
     except ValueError:
-        raise BadValue(f'"{value}" is not a duration', f"write {duration_meant(value)}") from None
+        from runner.config import guesses
 
-
-def duration_meant(value: object) -> str:
-    """Return what to write in place of a wrong duration. A number without a unit is in seconds."""
-    from runner.config import guesses
-
-    text = str(value).strip().lstrip("-")
-    if text.isdecimal():  # 30 may be days: to guess the unit could delete or wait for something else
-        return f"its unit: {text}s, {text}m, {text}h or {text}d"
-    return guesses.duration(text) or "30s, 2m, 1h or 7d"
+        text = str(value).strip().lstrip("-")
+        message, meant = f'"{value}" is not a duration', guesses.duration(text) or "30s"
+        if text.isdecimal():  # 30 may be days: to guess the unit could delete or wait for something else
+            after = f" (or {text}m, {text}h, {text}d)"
+            raise BadValue(message, "for seconds, write", by=[f"{text}s"], after=after) from None
+        raise BadValue(message, by=[meant]) from None
 
 
 def _check_management(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -271,7 +264,7 @@ def _check_management(_: click.Context, __: click.Parameter, value: str | None) 
             name = host.partition("/")[0].partition(":")[0] or "host"
             name = "localhost" if value.isdecimal() else name
             meant = f"http://{host}" if "://" not in value and ":" in value else f"http://{name}:15672"
-            raise BadValue(f'"{mask_passwords(value)}" is not the URL of a management API', f"write {meant}")
+            raise BadValue(f'"{mask_passwords(value)}" is not the URL of a management API', by=[meant])
     return value
 
 

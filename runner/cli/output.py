@@ -80,13 +80,14 @@ def echo_error(message: str, hint: str = "") -> None:
 class BadValue(click.BadParameter):
     """A value that an option does not take, with what to write instead.
 
-    With `by`, the command line to write has these words in place of `word`, or at its end if that is "".
+    With `by`, the help is the command line with these words in place of the value: `word`, if that is not the value of
+    the option. Options also take the place of its option, and [] leaves it out. `hint` and `after` stand beside it.
     """
 
     def __init__(
         self,
         message: str,
-        hint: str,
+        hint: str = "write",
         label: str | None = None,
         *,
         word: str = "",

@@ -81,19 +81,22 @@ def read_body(payload: str) -> bytes:
             return _not_empty(Path(payload[1:]).read_bytes(), payload[1:], payload)
         except OSError as error:
             near = [] if Path(payload[1:]).exists() else _files_like(payload[1:])
-            hint = f"did you mean {' or '.join(shlex.quote(f'@{name}') for name in near)}?"
-            why = (error.strerror or "").lower()
-            raise options.BadValue(
-                f"cannot read {payload[1:]}: {why}", hint if near else "correct the path after the @", "PAYLOAD"
-            ) from None
+            message = f"cannot read {payload[1:]}: {(error.strerror or '').lower()}"
+            if not near:
+                raise options.BadValue(message, "correct the path after the @", "PAYLOAD") from None
+            by, after = [f"@{near[0]}"], "".join(f" (or {shlex.quote(f'@{name}')})" for name in near[1:])
+            raise options.BadValue(message, "write", "PAYLOAD", word=payload, by=by, after=after) from None
     if re.fullmatch(r"[\w./-]+\.(jsonl?|txt|csv|xml|ya?ml|bin)", payload):
-        hint = f"write @{payload} for what is in the file; text that ends like a file's name comes by standard input"
-        raise options.BadValue(f'"{payload}" is the name of a file', hint, "PAYLOAD")
+        message, after = (
+            f'"{payload}" is the name of a file',
+            " (text that ends like a file's name comes by standard input)",
+        )
+        raise options.BadValue(message, label="PAYLOAD", word=payload, by=[f"@{payload}"], after=after)
     if payload[:1] in ("{", "[") and not is_json(payload) and (meant := json_meant(payload)):
         from runner.pipeline.data_errors import json_error
 
         why = json_error(payload.encode("utf-8", "surrogateescape"))
-        raise options.BadValue(f"it is not JSON: {why}", f"write {shlex.quote(meant)}", "PAYLOAD")
+        raise options.BadValue(f"it is not JSON: {why}", label="PAYLOAD", word=payload, by=[meant])
     return payload.encode("utf-8", "surrogateescape")
 
 
@@ -173,21 +176,25 @@ def _headers(values: tuple[str, ...]) -> dict[str, str]:
     for value in values:
         name, equals, text = value.partition("=")
         if not name or not equals or name[:1] in ("{", '"', "'"):
-            raise options.BadValue(f'"{value}" is not NAME=VALUE', f"write {_header_meant(value)}", "--header")
+            by = [part for each in _headers_meant(value) for part in ("--header", each)]
+            raise options.BadValue(f'"{value}" is not NAME=VALUE', label="--header", word=value, by=by)
         if name.startswith("x-runner-"):
             raise click.BadParameter('names that start with "x-runner-" belong to the runner')
         headers[name] = text
     return headers
 
 
-def _header_meant(value: str) -> str:
-    """Return the options to write for a header in JSON, or one as HTTP has it."""
+_QUOTES = " \"'"
+
+
+def _headers_meant(value: str) -> list[str]:
+    """Return the headers that JSON, or a header as HTTP has it, means."""
     try:
         found = json.loads(value)
     except ValueError:
         found = None
     if isinstance(found, dict) and found:
-        return " ".join(f"--header {shlex.quote(f'{name}={text}')}" for name, text in found.items())
+        return [f"{name}={text}" for name, text in found.items()]
     name, colon, text = value.strip("{}\"' ").partition(":")
-    word, meant = re.sub(r"\W+$|^\W+", "", name) or "NAME", text.strip(" \"'")
-    return f"--header {shlex.quote(f'{word}={meant}')}" if colon else f"--header {word}=VALUE"
+    word = re.sub(r"\W+$|^\W+", "", name) or "NAME"
+    return [f"{word}={text.strip(_QUOTES) if colon else 'VALUE'}"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def _with_unit(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
     if value is not None and not value.strip("0. "):
-        raise options.BadValue("must be at least 1ms", f"leave {option.opts[0]} out")
+        raise options.BadValue("must be at least 1ms", "leave it out", by=[])
     options.duration(context, option, value)
     return value
 

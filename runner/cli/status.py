@@ -46,7 +46,7 @@ Look = Callable[[], Awaitable["list[PipelineStatus]"]]
 def _interval(context: click.Context, option: click.Parameter, value: str) -> float:
     seconds = options.duration(context, option, value) or 0.0
     if seconds < 0.1:
-        raise options.BadValue("must be at least 100ms", "write 2s")
+        raise options.BadValue("must be at least 100ms", by=["100ms"])
     return seconds
 
 

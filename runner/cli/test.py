@@ -82,9 +82,8 @@ def command(
     Exit codes: 0 passed, 1 a test failed or --fail-under is not reached, 2 no test matches, 78 a file is wrong.
     """
     if fail_under is not None and 0 < fail_under < 1:
-        raise options.BadValue(
-            f"{fail_under:g} is less than one percent", f"write {fail_under * 100:g}", "--fail-under"
-        )
+        message = f"{fail_under:g} is less than one percent"
+        raise options.BadValue(message, label="--fail-under", by=[f"{fail_under * 100:g}"])
     if junit is not None:
         check_output(junit, "<?xml ", "--junit")
     with errors_as_exit_codes():

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -63,7 +66,7 @@ def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[st
             is_new = further and not help_.after and " --help` has " not in further
             help_ = replace(help_, after=f"; then {further}") if is_new else help_
             break
-        before = LEFT_OUT if further.before == LEFT_OUT else help_.before
+        before = help_.before if further.before == "write" else further.before
         help_ = replace(further, before=before, after=help_.after or further.after)
     return message, str(_with_tests(help_) if isinstance(help_, Rewrite) else help_)
 
@@ -87,7 +90,8 @@ def _error_of(words: Sequence[str]) -> click.UsageError | None:
         while rest and isinstance(context.command, click.Group):
             name, command, rest = context.command.resolve_command(context, rest)
             context = click.Context(command or context.command, info_name=name, parent=context)
-        context.command.parse_args(context, rest)
+        with redirect_stderr(io.StringIO()):  # it has warned of variables already
+            context.command.parse_args(context, rest)
     except click.UsageError as error:
         return error
     return None
@@ -97,16 +101,23 @@ def _explain(error: click.UsageError, words: list[str]) -> tuple[str, Help]:
     context = error.ctx or click.Context(cli, info_name="runner")
     for kind, pattern, said, rules in _KINDS:
         if isinstance(error, kind) and (found := re.search(pattern, error.message)):
-            missing = _label(context, error.param) if isinstance(error, click.MissingParameter) else ""
-            name = "".join(found.groups()) or getattr(error, "option_name", missing)
-            message = said.format(path=context.command_path, name=name)
-            if answer := explained(rules, Wrong(context, words, name, error), message):
-                return answer
+            name = "".join(found.groups()) or _label(context, error)
+            answer = explained(
+                rules, Wrong(context, words, name, error), said.format(path=context.command_path, name=name)
+            )
+            if answer:
+                return (f"{name}: {answer[0]}", answer[1]) if rules is _VALUES and name else answer
     options = f"`{context.command_path} --help` has the options and examples"
     return _sentence(error.message), getattr(error, "hint", "") or options
 
 
-def _label(context: click.Context, parameter: Any) -> str:
+def _label(context: click.Context, error: Any) -> str:
+    """Return what is wrong: an option, an argument, or a variable that a value comes from."""
+    parameter = getattr(error, "param", None)
+    if parameter is None or error.param_hint:
+        return str(getattr(error, "param_hint", "") or getattr(error, "option_name", ""))
+    if context.get_parameter_source(parameter.name or "") is ParameterSource.ENVIRONMENT:
+        return str(parameter.envvar or f"{context.auto_envvar_prefix}_{(parameter.name or '').upper()}")
     return str(parameter.opts[0] if isinstance(parameter, click.Option) else parameter.make_metavar(context))
 
 
@@ -444,50 +455,101 @@ _TOO_MUCH: Rules = {
 # Values
 
 
-def _other_words(at: Wrong) -> Any:
-    """Return the command line with the words that a value should be; options also take the place of its option."""
-    error, words = at.error, at.words
-    option, by = str(error.param_hint), getattr(error, "by", None)
-    if by is None:
+def _instead(at: Wrong, by: Sequence[str], before: str = "write", after: str = "") -> Help:
+    """Return the command line with other words in place of a wrong value: options replace its option, [] both.
+
+    Words for a value that is not on the command line come at its end; a variable is named for its own value.
+    """
+    words, label, word = at.words, at.name, str(getattr(at.error, "word", ""))
+    if label.startswith("RUNNER_"):
+        return f"{before} {label}={shlex.quote(' '.join(by))}{after}"
+    beside = [*enumerate(pairwise([*words, ""]))]
+    places = [(i, i + 2, value) for i, (item, value) in beside if item == label[:1] + label[1:] and label[:1] == "-"]
+    places += [(i, i + 1, item.partition("=")[2]) for i, (item, _) in beside if label and item.startswith(f"{label}=")]
+    places += [(i, i + 1, item) for i, (item, _) in beside if word and item == word and label[:1] != "-"]
+    likely = [each for each in places if word == each[2]] or [each for each in places if each[2] in at.error.message]
+    start, end, _ = ([(len(words), len(words), "")] + (likely or places))[-1]
+    new = [label, *by] if label[:1] == "-" and by[:1] and by[0][:2] != "--" else by
+    return Rewrite([*words[:start], *new, *words[end:]], before, after)
+
+
+def _option_for_a_value(at: Wrong) -> Any:
+    option = next(iter(at.after), "").partition("=")[0]
+    if at.name[:2] != "--" or option[:2] != "--" or option in at.own:
         return None
-    start = next((i for i, item in enumerate(words) if item in (error.word, f"{option}={error.word}")), len(words))
-    is_option = by[:1] != [] and by[0][:2] == "--" and words[start - 1 : start] == [option]
-    line = Rewrite([*words[: start - is_option], *by, *words[start + 1 :]], error.hint, error.after)
-    return _bad_value(at)[0], line
+    help_ = _explain(click.NoSuchOption(option, ctx=at.context), at.words)[1]
+    return f'"{option}" stands in place of its value', help_
 
 
-def _bad_value(at: Wrong) -> tuple[str, str]:
-    """Return the words for a value that an option does not take: with the variable, if it comes from one."""
-    error, parameter, context = at.error, at.error.param, at.context
-    label, hint = str(error.param_hint or ""), str(getattr(error, "hint", ""))
-    if parameter is not None and not label:
-        label = _label(context, parameter)
-        if context.get_parameter_source(parameter.name or "") is ParameterSource.ENVIRONMENT:
-            variables = parameter.envvar or f"{context.auto_envvar_prefix}_{(parameter.name or '').upper()}"
-            label = variables if isinstance(variables, str) else variables[0]
-    message = _sentence(error.message)
-    kind = parameter.type if parameter is not None else None
-    if isinstance(kind, click.Choice) and " is not one of " in message:
-        value = message.partition(" is not one of ")[0].strip("'\"")
-        choices = [str(each) for each in kind.choices]
-        guess = _choice_of(value, choices) or closest(value, choices)
-        message = f'"{value}" is not a value of it'
-        hint = f'did you mean "{guess}"?' if guess else f"write one of: {', '.join(choices)}"
-    elif " does not exist" in message and (name := re.search(r"'(.+)'", message)):
-        folder, base = os.path.split(name[1])
-        near = [each for each in list_folder(folder or ".") if base[:1] == "." and base.startswith(f"{each}.")]
-        guess = closest(base, list_folder(folder or "."), likeness=0.75) or next(iter(near), "")
-        message = f'there is no file "{name[1]}"'
-        hint = f'did you mean "{os.path.join(folder, guess)}"?' if guess else "correct the path"
-        if re.match(r"[A-Za-z_]\w*=", name[1]):
-            hint = str(_with_variable(name[1], Wrong(context, at.words, label).line().words))
-    elif message.endswith(" is a directory") and (name := re.search(r"'(.+)'", message)):
-        message, hint = f'"{name[1]}" is a folder', f"write the name of a file in it: {os.path.join(name[1], 'NAME')}"
-    elif isinstance(kind, _Number):
-        message, hint = _wrong_number(label, kind, parameter, message.split(" ")[0].strip("'"))
-    elif not hint and message.startswith("write "):
-        message, hint = "cannot be read", message
-    return f"{label}: {message}" if label else message, hint
+def _other_words(at: Wrong) -> Any:
+    by = getattr(at.error, "by", None)
+    return None if by is None else (_sentence(at.error.message), _instead(at, by, at.error.hint, at.error.after))
+
+
+def _not_a_choice(at: Wrong) -> Any:
+    value, is_it, _ = at.error.message.partition(" is not one of ")
+    if not is_it:
+        return None
+    value, choices = value.strip("'\""), [str(each) for each in at.error.param.type.choices]
+    guess = _choice_of(value, choices) or closest(value, choices)
+    return f'"{value}" is not a value of it', _instead(at, [guess]) if guess else f"write one of: {', '.join(choices)}"
+
+
+def _missing_file(at: Wrong) -> Any:
+    found = re.search(r"'(.+)' does not exist", at.error.message)
+    if found is None:
+        return None
+    folder, base = os.path.split(name := found[1])
+    near = [each for each in list_folder(folder or ".") if base[:1] == "." and base.startswith(f"{each}.")]
+    guess = closest(base, list_folder(folder or "."), likeness=0.75) or next(iter(near), "")
+    help_ = _instead(at, [os.path.join(folder, guess)]) if guess else "correct the path"
+    if re.match(r"[A-Za-z_]\w*=", name):
+        help_ = _with_variable(name, Wrong(at.context, at.words, at.name).line().words)
+    return f'there is no file "{name}"', help_
+
+
+def _folder_for_a_file(at: Wrong) -> Any:
+    if found := re.search(r"'(.+)' is a directory", at.error.message):
+        line = _instead(at, [os.path.join(found[1], "NAME")], "write the name of a file in it")
+        return f'"{found[1]}" is a folder', line
+    return None
+
+
+def _wrong_number(at: Wrong) -> Any:
+    parameter, value = at.error.param, at.error.message.split(" ")[0].strip("'")
+    kind = getattr(parameter, "type", None)
+    if not isinstance(kind, click.types.IntParamType | click.types.FloatParamType):
+        return None
+    least, most = getattr(kind, "min", None), getattr(kind, "max", None)
+    limits = f" from {least:g}" if least is not None else ""
+    limits += f" to {most:g}" if most is not None else " on" if limits else ""
+    what = "a whole number" if isinstance(kind, click.types.IntParamType) else "a number"
+    message = f"must be {what}{limits}, not {value}"
+    if value in ("auto", "max", "cpus", "cores") and at.name == "--workers":
+        return message, _instead(at, [str(os.cpu_count() or 1)], "for one on each core of this machine, write")
+    if value in ("all", "none", "unlimited", "0") and not isinstance(parameter.default, int):
+        return message, _instead(at, [], LEFT_OUT)
+    given = re.match(r"-?\d+", value)
+    near = min(max(int(given[0]) if given else 1, least or 1), most or sys.maxsize)
+    return message, _instead(
+        at, [f"{near:g}"], after="" if given and given[0] == f"{near:g}" else " (or another number)"
+    )
+
+
+def _bad_value(at: Wrong) -> tuple[str, Help]:
+    message, hint = _sentence(at.error.message), str(getattr(at.error, "hint", ""))
+    return ("cannot be read", message) if not hint and message.startswith("write ") else (message, hint)
+
+
+_VALUES: Rules = {
+    "an option in place of a value": _option_for_a_value,
+    "a value, and other words for it": _other_words,
+    "not one of the choices": _not_a_choice,
+    "a file that is not there": _missing_file,
+    "a folder for a file": _folder_for_a_file,
+    "not a number, or too small": _wrong_number,
+    "another bad value": _bad_value,
+}
 
 
 def _with_variable(variable: str, words: Sequence[str]) -> str:
@@ -495,38 +557,18 @@ def _with_variable(variable: str, words: Sequence[str]) -> str:
     return f"write the variable before the command: {set_} runner {shlex.join(words)}"
 
 
-_Number = click.types.IntParamType | click.types.FloatParamType
-
-
-def _wrong_number(label: str, kind: _Number, parameter: click.Parameter | None, value: str) -> tuple[str, str]:
-    """Return the words for a value that is not the number of an option."""
-    least, most = getattr(kind, "min", None), getattr(kind, "max", None)
-    what = "a whole number" if isinstance(kind, click.types.IntParamType) else "a number"
-    limits = f" from {least:g}" if least is not None else ""
-    limits += f" to {most:g}" if most is not None else " on" if limits else ""
-    sign = " " if label[:1] == "-" else "="
-    hint = f"write {label}{sign}{max(least or 1, 1):g} or more"
-    if number := re.fullmatch(r"(\d+)\D+", value):
-        hint = f"write {label}{sign}{number[1]}"
-    elif value in ("auto", "max", "cpus", "cores") and label == "--workers":
-        hint = "write --workers $(nproc) for one on each core"
-    elif value in ("all", "none", "unlimited", "0") and not isinstance(getattr(parameter, "default", None), int):
-        hint = f"leave {label} out"
-    return f"must be {what}{limits}, not {value}", hint
-
-
-def _option_without_value(at: Wrong) -> Any:
+def _without_value(at: Wrong) -> Help:
     names = [each for item in at.words if is_pipeline(item) for each in names_in(item, "queues")]
-    example = next(iter(names), "NAME") if at.name == "--recreate" else _example(at.context, at.own.get(at.name))
-    return f"write {at.name} {example}"
+    option = at.own.get(at.name)
+    example = next(iter(names), "NAME") if at.name == "--recreate" else _example(at.context, option)
+    return at.line(at.name, example, *at.kept)
 
 
 def _example(context: click.Context, parameter: click.Parameter | None) -> str:
-    if parameter is None:
-        return "VALUE"
-    if isinstance(parameter.type, click.Choice):
-        return str(next(iter(parameter.type.choices)))
-    return parameter.make_metavar(context)
+    kind = getattr(parameter, "type", None)
+    if isinstance(kind, click.Choice):
+        return str(next(iter(kind.choices)))
+    return parameter.make_metavar(context) if parameter is not None else "VALUE"
 
 
 _ANY: Rules = {
@@ -539,8 +581,7 @@ _ANY: Rules = {
         and ("the value of --set is in several pieces", Rewrite(joined(at.words), "write it in quotes"))
     ),
 }
-_VALUES: Rules = {"a value, and other words for it": _other_words, "a bad value": _bad_value}
-_NO_VALUE: Rules = {"an option without its value": _option_without_value}
+_NO_VALUE: Rules = {"an option without its value": _without_value}
 _FLAGS: Rules = {
     "no, to a flag": lambda at: at.value.lower() in ("false", "no", "off", "0") and at.line(),
     "a value of a flag": lambda at: at.line(*flag_with(at.name, at.value)),

@@ -70,7 +70,7 @@ COMMAND = "write: runner publish pipeline.yaml orders"
             ["@orders.json"],
             "",
             "cannot read orders.json: no such file or directory",
-            "did you mean @orders.jsonl or @order.json?",
+            f"{COMMAND} @orders.jsonl (or @order.json)",
         ),
     ],
 )
@@ -109,4 +109,4 @@ def test_a_header_in_another_form(
     header: str, meant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = run(["1", "--header", header], "", monkeypatch, capsys)
-    assert said == f'error: --header: "{header}" is not NAME=VALUE\n  = help: write {meant}'
+    assert said == f'error: --header: "{header}" is not NAME=VALUE\n  = help: {COMMAND} 1 {meant}'
