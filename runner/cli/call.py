@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,8 +13,11 @@ from runner.cli import options
 from runner.cli.loader import PipelineOptions, echo_broker_state
 from runner.cli.payloads import check_json, headers_option, load_destination, read_body
 from runner.cli.verb import Verb, complete_names
-from runner.errors import CallFailed
+from runner.errors import CallFailed, NoAnswer
 from runner.redaction import escape_controls
+
+if TYPE_CHECKING:
+    from runner.app import System
 
 
 @click.command("call", cls=Verb, short_help="Ask a question, and print the answer.")
@@ -61,6 +65,9 @@ def command(
     system = load_destination(chosen, name)
     try:
         answer = asyncio.run(app.call(system, name, body, headers, message_id, timeout_s, echo_broker_state))
+    except NoAnswer as missing:
+        missing.hint = _without_reply(system, name) or missing.hint
+        raise
     except CallFailed as failure:
         if style == "json":
             about = {"error": failure.error, "error_type": failure.error_type, "reason": failure.reason}
@@ -75,3 +82,17 @@ def command(
         click.echo("\n".join(map(escape_controls, answer.body.decode().split("\n"))))
     else:
         click.echo(answer.body)
+
+
+def _without_reply(system: System, name: str) -> str:
+    """Return what to write in a pipeline whose subscribers of a queue or event do not answer, "" if one does."""
+    from runner.pipeline.topic_patterns import matches
+
+    subscribers = (item for pipeline in system.pipelines for item in pipeline.subscribers)
+    asked = [each for each in subscribers if each.queue == name or any(matches(p, name) for p in each.event_patterns)]
+    able = next((each for each in asked if each.batch is None), None)
+    if not asked or any(each.replies for each in asked):
+        return ""
+    if able is None:
+        return f'subscriber "{asked[0].name}" takes batches, which are never answered: publish the message'
+    return f'subscriber "{able.name}" does not answer: write `reply: true` under it'

@@ -150,19 +150,14 @@ class AmbiguousId(RunnerError):
     exit_code = 2
 
 
-async def _with_whole_ids(filters: DeadLetterFilter, system: System, selected: list[SelectedQueue]) -> DeadLetterFilter:
-    """Return the filters with whole ids for the beginnings of them. Reads all dead letters if there is one."""
-    from runner.cli.signals import stop_on_signals
-    from runner.operations.dead_letter_ops import DeadLetterOps
-    from runner.operations.memory_access import open_access
-
-    if not any(map(_BEGINNING.fullmatch, filters.ids)):
-        return filters
+async def with_whole_ids(ops: DeadLetterOps, selected: list[SelectedQueue]) -> DeadLetterOps:
+    """Return the operations with whole ids for the beginnings of them. Reads all dead letters if there is one."""
+    if not any(map(_BEGINNING.fullmatch, ops.filters.ids)):
+        return ops
     ids: set[str] = set()
-    async with open_access(system.broker, name=f"{system.name} dead", on_transport_event=echo_broker_state) as browser:
-        ops = DeadLetterOps(browser, replace(filters, ids=frozenset()), None, utc_now, stop_on_signals())
-        await ops.find(selected, lambda letter: ids.add(letter.id or ""))
-    return replace(filters, ids=frozenset(whole_id(given, ids) for given in filters.ids))
+    every = replace(ops, filters=replace(ops.filters, ids=frozenset()), limit=None, on_step=lambda _: None)
+    await every.find(selected, lambda letter: ids.add(letter.id or ""))
+    return replace(ops, filters=replace(ops.filters, ids=frozenset(whole_id(given, ids) for given in ops.filters.ids)))
 
 
 _BEGINNING = re.compile("[0-9a-f]{4,31}")
@@ -195,14 +190,14 @@ async def connect_and_run(
     from runner.operations.dead_letter_ops import DeadLetterOps
     from runner.operations.memory_access import open_access
 
-    filters, name = await _with_whole_ids(dead_options.filters(), system, selected), f"{system.name} dead"
+    filters, name = dead_options.filters(), f"{system.name} dead"
     traces = make_trace_export(system, echo_broker_state) if is_traced else None
     tracer = traces.tracer if traces else None
     try:
         async with open_access(system.broker, name=name, on_transport_event=echo_broker_state) as browser:
             stop = stop_on_signals()
             ops = DeadLetterOps(browser, filters, dead_options.limit, utc_now, stop, on_step, tracer)
-            return await work(ops, selected)
+            return await work(await with_whole_ids(ops, selected), selected)
     finally:
         if traces is not None:
             await traces.close()
