@@ -28,6 +28,7 @@ def command(chosen: PipelineOptions, origin: bool) -> None:
 
     specs = chosen.specs()
     if len(specs) > 1:
-        names = ", ".join(str(loaded.path) for loaded, _ in specs)
-        raise click.UsageError(f"there are {len(specs)} pipelines in {chosen.paths[0]}; name one of them: {names}")
+        first, *others = (str(loaded.path) for loaded, _ in specs)
+        what, word = f"there are {len(specs)} pipelines in {chosen.paths[0]}", str(chosen.paths[0])
+        raise options.BadValue(what, word=word, by=[first], after=f" (there are also {', '.join(others)})")
     click.echo(effective_config(*specs[0], origins=origin), nl=False)

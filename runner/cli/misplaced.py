@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from glob import glob
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def check_paths(context: click.Context, arguments: Sequence[str]) -> None:
         text = next((item for item in arguments if item and Path(item) == path), str(path))
         if text.startswith(("http://", "https://")) and not path.exists():
             raise BadValue(f'"{text}" is a URL', "download the file, and write its path", "PATH")
-        is_file = path.suffix in (".yaml", ".yml") and "=" not in text and text[:1] not in "–—"
+        is_file = path.suffix in (".yaml", ".yml") and not re.search(r"^[–—]|[=*?\[]", text)
         if not is_file and not path.exists() and text in arguments:
             _check(_NO_PATHS, Wrong(context, words, text), "path")
     if queue and queue in arguments and given.get("path") and queue not in names_in(given["path"], *SECTIONS):
@@ -61,6 +62,14 @@ def _with_setting(wrong: Wrong) -> Rewrite:
     files = [*filter(is_pipeline, wrong.words)] or pipelines_here()[:1]
     is_count = value.isdecimal() and any(key in names_in(file, "subscribers") for file in files)
     return wrong.line(end=["--set", f"subscribers.{key}.concurrency={value}" if is_count else wrong.name])
+
+
+def _with_files(wrong: Wrong) -> tuple[str, Rewrite]:
+    """Return the command line with the files that a pattern has, which the shell has left as it is."""
+    found, is_one = sorted(glob(wrong.name, recursive=True)), "paths" not in wrong.parameters
+    what = "is in quotes: the shell leaves it as it is" if found else "is the name of no file"
+    files = found or pipelines_here() or ["PATH"]
+    return f'"{wrong.name}" {what}', wrong.line(*(files[:1] if is_one else files))
 
 
 def _with_test(wrong: Wrong) -> Rewrite:
@@ -100,6 +109,7 @@ def _is_noun(wrong: Wrong) -> bool:
 _TEXTS = ("--error", "--event", "--body", "--header")
 _NO_PATHS: Rules = {
     "a setting in pieces": lambda at: joined(at.words) != at.words and Rewrite(joined(at.words)),
+    "a pattern of files": lambda at: re.search(r"[*?\[]", at.name) and _with_files(at),
     "an option with a long dash": lambda at: (
         at.name[:1] in "–—" and (f'"{at.name}" begins with a long dash', at.line(f"--{at.name.lstrip('–—')}"))
     ),

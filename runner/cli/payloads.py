@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from ast import literal_eval
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -92,7 +93,7 @@ def read_body(payload: str) -> bytes:
             " (text that ends like a file's name comes by standard input)",
         )
         raise options.BadValue(message, label="PAYLOAD", word=payload, by=[f"@{payload}"], after=after)
-    if payload[:1] in ("{", "[") and not is_json(payload) and (meant := json_meant(payload)):
+    if re.match(r"'?[{\[]", payload) and not is_json(payload) and (meant := json_meant(payload)):
         from runner.pipeline.data_errors import json_error
 
         why = json_error(payload.encode("utf-8", "surrogateescape"))
@@ -123,13 +124,25 @@ def json_meant(text: str) -> str:
 
     The parts of `{"a": 1, "b": "x"}` arrive as `{a: 1, b: x}`, or as `a:1 b:x` from a shell that expands braces.
     """
+    if _unquoted(text)[:1] in ("{", "[") and is_json(_unquoted(text)):  # as a shell of Windows leaves it
+        return _unquoted(text)
     if text[:1] not in ("{", "["):
         text = "{" + ",".join(re.sub(r"^(\w+)=", r"\1:", part) for part in text.split()) + "}"
     text = re.sub(r",\s*([}\]])", r"\1", text)
-    parts = [part.strip().strip("'\"") or part.strip() for part in re.split(r"([{}\[\],:])", text)]
-    words = (part if part in ("", *"{}[],:") or is_json(part) else json.dumps(part) for part in parts)
+    with suppress(ValueError, SyntaxError, RecursionError, TypeError):  # as Python writes it
+        return json.dumps(literal_eval(text), ensure_ascii=False)
+    strings = r"""('(?:[^'\\]|\\.)*'(?=\s*[,:}\]])|"(?:[^"\\]|\\.)*"(?=\s*[,:}\]])|[{}\[\],:])"""
+    parts = (_OF_PYTHON.get(part.strip(), part.strip()) for part in re.split(strings, text))
+    words = (part if part in ("", *"{}[],:") or is_json(part) else json.dumps(_unquoted(part)) for part in parts)
     meant = "".join(f"{word} " if word in (",", ":") else word for word in words)
     return meant if is_json(meant) else ""
+
+
+_OF_PYTHON = {"True": "true", "False": "false", "None": "null"}
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if text[:1] in ("'", '"') and text[-1:] == text[:1] else text
 
 
 def is_json(text: str) -> bool:
@@ -162,7 +175,8 @@ def check_json(payload: str, bodies: Sequence[bytes], numbers: Sequence[int] = (
                 raise options.BadValue(message, "choose one: a call has one payload", "PAYLOAD")
             raise options.BadValue(message, "write", "PAYLOAD", word=word, by=["--lines"], after=after)
         if are_data or (payload != "-" and _LIKE_JSON.match(body)):
-            hint = "complete it" if "too early" in why else "correct it"
+            meant = json_meant(body.decode(errors="replace").strip())
+            hint = "complete it" if "too early" in why else f"write {meant}" if 0 < len(meant) < 200 else "correct it"
             raise options.BadValue(f"{where} is not JSON: {why}", f"{hint}; text comes by standard input", "PAYLOAD")
         echo_err(f"warning: {where} looks like JSON, but is not: {why}; it is text")
 

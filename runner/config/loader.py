@@ -355,21 +355,22 @@ def find_pipelines(paths: Iterable[Path]) -> list[Path]:
     virtual environments and `node_modules` are skipped. Raises PipelineInvalid for a path that does not exist and for a
     folder without pipelines and parts of them.
     """
-    found: dict[Path, None] = {}
+    found: list[Path] = []
     problems: list[Problem] = []
     for path in paths:
         if os.path.isdir(path):  # unlike Path.is_dir before Python 3.14, it never raises
             files = sorted(_below(path, FileKind.PIPELINE))
             if not files and not any(_below(path, FileKind.PART)):
                 problems.append(_no_pipelines(path))
-            found.update(dict.fromkeys(files))
+            found += files
         elif os.path.exists(path):
-            found[path] = None
+            found.append(path)
         else:
             problems.append(_missing(path))
     if problems:
         raise PipelineInvalid(problems)
-    return list(found)
+    each = {os.path.realpath(path): path for path in reversed(found)}
+    return sorted(each.values(), key=found.index)
 
 
 def _below(folder: Path, kind: FileKind) -> Iterator[Path]:
@@ -410,10 +411,12 @@ def _kind(path: Path) -> FileKind:
 
 
 def _no_pipelines(folder: Path) -> Problem:
-    message = "no pipeline below this folder"
-    return Problem(
-        code="no-pipelines", message=message, help='a pipeline is a *.yaml file with a "version:" key', file=str(folder)
-    )
+    beside = [
+        each for each in folder.parent.glob("*.y*ml") if not is_test_file(each) and _kind(each) is FileKind.PIPELINE
+    ]
+    help_ = 'a pipeline is a *.yaml file with a "version:" key'
+    help_ += f", such as {display_path(beside[0])}" if len(beside) == 1 else ""
+    return Problem(code="no-pipelines", message="no pipeline below this folder", help=help_, file=str(folder))
 
 
 def _test_file(path: Path) -> Problem:

@@ -27,6 +27,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "order.json").write_text('{"id": 7}\n')
     (tmp_path / "orders.jsonl").write_text('{"id": 7}\n{"id": 8}\n')
     (tmp_path / "half.jsonl").write_text('{"id": 7}\n{"id": 8\n')
+    (tmp_path / "quotes.json").write_text("{'id': 7}\n")
     (tmp_path / "empty.json").write_text("\n")
     (tmp_path / "two words.jsonl").write_text("[1]\n[2]\n")
     return tmp_path
@@ -59,6 +60,30 @@ COMMAND = "write: runner publish pipeline.yaml orders"
             "",
             "the payload is not JSON: it ends too early (column 21)",
             "complete it; text comes by standard input",
+        ),
+        (
+            ["{'paid': True, 'by': None, 'at': '12:30, soon'}"],
+            "",
+            "it is not JSON: other quotes than double quotes (column 2)",
+            f"""{COMMAND} '{{"paid": true, "by": null, "at": "12:30, soon"}}'""",
+        ),
+        (
+            ["{order: new item, paid: True, note: 'a, b'}"],
+            "",
+            "it is not JSON: a name without double quotes (column 2)",
+            f"""{COMMAND} '{{"order": "new item", "paid": true, "note": "a, b"}}'""",
+        ),
+        (
+            ["""'{"id": 7}'"""],
+            "",
+            "it is not JSON: other quotes than double quotes (column 1)",
+            f"""{COMMAND} '{{"id": 7}}'""",
+        ),
+        (
+            ["@quotes.json"],
+            "",
+            "the payload is not JSON: other quotes than double quotes (column 2)",
+            'write {"id": 7}; text comes by standard input',
         ),
         (
             ["@half.jsonl", "--lines"],

@@ -97,6 +97,23 @@ def parsed(line: str) -> click.Context:
 PATH_NEEDED = "needs the path of a pipeline"
 
 REWRITTEN = [
+    ("validate '*.yml'", '"*.yml" is the name of no file', "validate pipeline.yaml"),
+    ("up 'pipe*.yaml'", '"pipe*.yaml" is in quotes: the shell leaves it as it is', "up pipeline.yaml"),
+    (
+        "publish '*.yaml' order_queue 1",
+        '"*.yaml" is in quotes: the shell leaves it as it is',
+        "publish pipeline.yaml order_queue 1",
+    ),
+    (
+        "up pipeline.yaml --workers=all",
+        "--workers: must be a whole number from 1 on, not all",
+        "up pipeline.yaml --workers 1 (or another number)",
+    ),
+    (
+        "tap pipeline.yaml order.paid --limit --follow",
+        '--limit: "--follow" stands in place of its value',
+        "tap pipeline.yaml order.paid --limit 1; it goes on until Ctrl-C",
+    ),
     ("run pipeline.yaml --until-empty", '"runner" has no command "run"', "up pipeline.yaml --until-idle"),
     (
         "plan pipeline.yaml --out plan.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,7 @@ def test_a_folder_stands_for_the_pipelines_below_it(tmp_path: Path) -> None:
     assert find_pipelines([tmp_path]) == [tmp_path / name for name in names]
     assert find_pipelines([tmp_path / "deep" / "c.yaml", tmp_path])[0] == tmp_path / "deep" / "c.yaml"
     assert len(find_pipelines([tmp_path, tmp_path / "b.yaml"])) == 4
+    assert len(find_pipelines([tmp_path, Path(os.path.relpath(tmp_path / "b.yaml"))])) == 4
 
 
 def test_a_file_given_by_name_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -114,6 +116,21 @@ def test_missing_paths_and_empty_folders_are_told_together(tmp_path: Path) -> No
         ("no-such-file", str(tmp_path / "none")),
         ("no-pipelines", str(tmp_path)),
     ]
+
+
+def test_a_folder_without_pipelines_is_shown_the_only_one_beside_it(tmp_path: Path) -> None:
+    """Of several, it is not known which one is meant."""
+    (tmp_path / "handlers").mkdir()
+    helps = []
+    for name in ("shop.yaml", "shop.test.yaml", "other.yaml"):
+        (tmp_path / name).write_text("tests: {}\n" if ".test." in name else "version: 1\n")
+        with pytest.raises(PipelineInvalid) as caught:
+            find_pipelines([tmp_path / "handlers"])
+        helps.append(caught.value.problems[0].help)
+    assert (
+        helps[0] == helps[1] == f'a pipeline is a *.yaml file with a "version:" key, such as {tmp_path / "shop.yaml"}'
+    )
+    assert helps[2] == 'a pipeline is a *.yaml file with a "version:" key'
 
 
 PIPELINE = "version: 1\nname: shop\nqueues: {orders: }\nsubscribers: {ship: {from: orders, handler: shop:ship}}\n"
