@@ -8,7 +8,7 @@ from runner.pipeline.codec import identity_reader
 from runner.pipeline.model import Remembering
 from runner.runtime.deduplication import Deduplicator, identity
 from runner.runtime.store import MemoryStore
-from tests.unit.transports.virtual_time import run_virtually
+from tests.unit.transports.virtual_time import virtual_time
 
 
 def deduplicator(key: str | None = None) -> Deduplicator:
@@ -54,24 +54,22 @@ def test_a_message_without_the_key_is_invalid(body: bytes) -> None:
         deduplicator("order.id").claim_of(Envelope(body, message_id="1"))
 
 
-def test_only_what_was_done_is_a_duplicate_and_a_replay_is_let_through_once() -> None:
-    async def main() -> None:
-        handled = deduplicator()
-        message = Envelope(b"a", message_id="1")
-        replay = message._replace(headers={REPLAYS: 1})
-        claim, other = handled.claim_of(message), handled.claim_of(message)
-        assert claim is not None
-        assert other is not None
-        assert await handled.claim(claim, message) is True
-        assert await handled.claim(other, message) is False, "two deliveries of one message are not handled together"
-        await handled.release(claim)
-        assert await handled.claim(other, message) is True
-        await handled.finish(other, message)
-        assert await handled.claim(claim, message) is None
-        assert await handled.claim(claim, replay) is True
-        await handled.finish(claim, replay)
-        assert await handled.claim(other, replay) is None
-        assert await handled.claim(other, message) is None
-        assert await handled.claim(other, message._replace(headers={REPLAYS: 2})) is True
-
-    run_virtually(main)
+@virtual_time
+async def test_only_what_was_done_is_a_duplicate_and_a_replay_is_let_through_once() -> None:
+    handled = deduplicator()
+    message = Envelope(b"a", message_id="1")
+    replay = message._replace(headers={REPLAYS: 1})
+    claim, other = handled.claim_of(message), handled.claim_of(message)
+    assert claim is not None
+    assert other is not None
+    assert await handled.claim(claim, message) is True
+    assert await handled.claim(other, message) is False, "two deliveries of one message are not handled together"
+    await handled.release(claim)
+    assert await handled.claim(other, message) is True
+    await handled.finish(other, message)
+    assert await handled.claim(claim, message) is None
+    assert await handled.claim(claim, replay) is True
+    await handled.finish(claim, replay)
+    assert await handled.claim(other, replay) is None
+    assert await handled.claim(other, message) is None
+    assert await handled.claim(other, message._replace(headers={REPLAYS: 2})) is True

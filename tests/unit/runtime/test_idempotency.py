@@ -10,7 +10,7 @@ from runner.pipeline.model import StoreSettings
 from runner.runtime.answers import Answer
 from runner.runtime.idempotency import Idempotency, Response, read_key
 from runner.runtime.store import MemoryStore, open_store
-from tests.unit.transports.virtual_time import run_virtually
+from tests.unit.transports.virtual_time import virtual_time
 
 
 @pytest.mark.parametrize(
@@ -50,62 +50,51 @@ def in_memory(window_s: float = 60) -> Idempotency:
     return Idempotency(window_s, "shop.web", MemoryStore())
 
 
-def test_only_a_success_is_remembered_for_its_window() -> None:
-    async def main() -> None:
-        requests = Requests(in_memory(), (503, {}), (422, {}), (202, {"ids": ["k"]}), (202, {"ids": ["new"]}))
-        assert [(await requests.send())[0] for _ in range(4)] == [503, 422, 202, 202]
-        assert await requests.send() == (202, {"ids": ["k"]})
-        await asyncio.sleep(61)
-        assert await requests.send() == (202, {"ids": ["new"]})
-        assert requests.worked == 4
-
-    run_virtually(main)
+@virtual_time
+async def test_only_a_success_is_remembered_for_its_window() -> None:
+    requests = Requests(in_memory(), (503, {}), (422, {}), (202, {"ids": ["k"]}), (202, {"ids": ["new"]}))
+    assert [(await requests.send())[0] for _ in range(4)] == [503, 422, 202, 202]
+    assert await requests.send() == (202, {"ids": ["k"]})
+    await asyncio.sleep(61)
+    assert await requests.send() == (202, {"ids": ["new"]})
+    assert requests.worked == 4
 
 
-def test_the_answer_to_a_call_is_remembered_as_it_was() -> None:
+@virtual_time
+async def test_the_answer_to_a_call_is_remembered_as_it_was() -> None:
     answer = Answer({"total": 5}, b'{"total":5}\xff', "application/json", {"x": 1})
-
-    async def main() -> None:
-        requests = Requests(in_memory(), (200, answer))
-        assert await requests.send() == (200, answer)
-        status, again = await requests.send()
-        assert isinstance(again, Answer)
-        assert (status, again.body, again.content_type) == (200, answer.body, answer.content_type)
-
-    run_virtually(main)
+    requests = Requests(in_memory(), (200, answer))
+    assert await requests.send() == (200, answer)
+    status, again = await requests.send()
+    assert isinstance(again, Answer)
+    assert (status, again.body, again.content_type) == (200, answer.body, answer.content_type)
 
 
-def test_while_the_first_is_being_answered_it_is_a_conflict() -> None:
-    async def main() -> None:
-        requests = Requests(in_memory(), (202, {}), (202, {}))
-        first = asyncio.create_task(requests.send())
-        await asyncio.sleep(0.5)
-        assert (await requests.send())[0] == 409
-        assert (await requests.send(key="other"))[0] == 202
-        assert (await first)[0] == 202
-
-    run_virtually(main)
+@virtual_time
+async def test_while_the_first_is_being_answered_it_is_a_conflict() -> None:
+    requests = Requests(in_memory(), (202, {}), (202, {}))
+    first = asyncio.create_task(requests.send())
+    await asyncio.sleep(0.5)
+    assert (await requests.send())[0] == 409
+    assert (await requests.send(key="other"))[0] == 202
+    assert (await first)[0] == 202
 
 
-def test_another_body_with_the_same_key_is_refused() -> None:
-    async def main() -> None:
-        requests = Requests(in_memory(), (202, {}))
-        await requests.send()
-        assert (await requests.send(body=b"y"))[0] == 422
-
-    run_virtually(main)
+@virtual_time
+async def test_another_body_with_the_same_key_is_refused() -> None:
+    requests = Requests(in_memory(), (202, {}))
+    await requests.send()
+    assert (await requests.send(body=b"y"))[0] == 422
 
 
-def test_a_request_that_is_cut_off_is_not_done() -> None:
-    async def main() -> None:
-        requests = Requests(in_memory(), (202, {}))
-        first = asyncio.create_task(requests.send())
-        await asyncio.sleep(0.5)
-        first.cancel()
-        await asyncio.wait([first])
-        assert (await requests.send())[0] == 202
-
-    run_virtually(main)
+@virtual_time
+async def test_a_request_that_is_cut_off_is_not_done() -> None:
+    requests = Requests(in_memory(), (202, {}))
+    first = asyncio.create_task(requests.send())
+    await asyncio.sleep(0.5)
+    first.cancel()
+    await asyncio.wait([first])
+    assert (await requests.send())[0] == 202
 
 
 async def test_without_its_store_nothing_is_begun_and_what_was_done_is_said(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from runner.runtime.invocation import HandlerFailed, await_handler, run_in_executor
 from runner.tasks import cancel, cancel_and_wait
-from tests.unit.transports.virtual_time import run_virtually
+from tests.unit.transports.virtual_time import virtual_time
 
 tenant: ContextVar[str] = ContextVar("tenant", default="none")
 
@@ -67,7 +67,8 @@ async def test_a_cancellation_that_the_handler_waits_for_is_its_failure() -> Non
     await asyncio.sleep(0)
 
 
-def test_what_takes_longer_than_the_timeout_has_timed_out_however_it_ends() -> None:
+@virtual_time
+async def test_what_takes_longer_than_the_timeout_has_timed_out_however_it_ends() -> None:
     async def stubborn() -> str:
         try:
             await asyncio.sleep(10)
@@ -75,13 +76,10 @@ def test_what_takes_longer_than_the_timeout_has_timed_out_however_it_ends() -> N
             return "too late"
         return "in time"
 
-    async def main() -> None:
-        with pytest.raises(HandlerFailed) as failed:
-            await await_handler(stubborn(), 2.0)
-        assert str(failed.value.error) == "the handler took longer than its timeout of 2 s"
-        assert await await_handler(stubborn(), 11.0) == "in time"
-
-    run_virtually(main)
+    with pytest.raises(HandlerFailed) as failed:
+        await await_handler(stubborn(), 2.0)
+    assert str(failed.value.error) == "the handler took longer than its timeout of 2 s"
+    assert await await_handler(stubborn(), 11.0) == "in time"
 
 
 async def test_the_timeout_begins_with_the_call_and_not_with_its_first_wait() -> None:

@@ -21,7 +21,7 @@ from runner.runtime.redis_store import RedisDatabase
 from runner.runtime.sqlite_store import SqliteDatabase
 from runner.runtime.store import Database, MemoryStore, Result, SharedStore, Step, Store, StoreUnavailable, open_store
 from tests.redis_server import RedisServer
-from tests.unit.transports.virtual_time import run_virtually
+from tests.unit.transports.virtual_time import virtual_time
 
 
 @pytest.fixture(scope="module")
@@ -190,58 +190,49 @@ class Flaky:
         pass
 
 
-def test_what_is_asked_while_the_database_is_busy_goes_to_it_together() -> None:
+@virtual_time
+async def test_what_is_asked_while_the_database_is_busy_goes_to_it_together() -> None:
     database = Flaky()
-
-    async def main() -> None:
-        async with shared("sqlite:x", database) as store:
-            await asyncio.gather(*(claim(store, str(n), "one") for n in range(5)))
-            await asyncio.gather(*(claim(store, str(n), "one") for n in range(1200)))
-
-    run_virtually(main)
+    async with shared("sqlite:x", database) as store:
+        await asyncio.gather(*(claim(store, str(n), "one") for n in range(5)))
+        await asyncio.gather(*(claim(store, str(n), "one") for n in range(1200)))
     assert [len(batch) for batch in database.batches] == [5, 500, 500, 200]
 
 
 @pytest.mark.parametrize("error", [Away("no route"), None], ids=["away", "lying"])
-def test_a_store_that_is_away_or_lies_is_said_once_and_found_again(error: Exception | None) -> None:
+@virtual_time
+async def test_a_store_that_is_away_or_lies_is_said_once_and_found_again(error: Exception | None) -> None:
     """Meanwhile nothing waits for its time-outs: it is asked now and then, by one task."""
     database = Flaky()
     out = io.StringIO()
     log.configure(format="json", stream=out)
-
-    async def main() -> None:
-        database.error, database.answer = error, None if error else []
-        async with shared("redis://:secret@host/0", database) as store:
-            for _ in range(3):
-                with pytest.raises(StoreUnavailable):
-                    await claim(store, "a", "one")
-            assert 'the store "seen" cannot be used' in store.unready_reason
-            await asyncio.sleep(60)
-            database.error = database.answer = None
-            await asyncio.sleep(10)
-            assert store.unready_reason == ""
-            assert await claim(store, "a", "one") is True
-
-    run_virtually(main)
+    database.error, database.answer = error, None if error else []
+    async with shared("redis://:secret@host/0", database) as store:
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await claim(store, "a", "one")
+        assert 'the store "seen" cannot be used' in store.unready_reason
+        await asyncio.sleep(60)
+        database.error = database.answer = None
+        await asyncio.sleep(10)
+        assert store.unready_reason == ""
+        assert await claim(store, "a", "one") is True
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [line["event"] for line in lines] == ["store.unavailable", "store.available"]
     assert lines[0]["url"] == "redis://:***@host/0"
     assert len(database.batches) < 30
 
 
-def test_a_claim_that_its_message_no_longer_waits_for_is_given_back() -> None:
+@virtual_time
+async def test_a_claim_that_its_message_no_longer_waits_for_is_given_back() -> None:
     database = Flaky()
     kinds: list[str] = []
-
-    async def main() -> None:
-        async with shared("sqlite:x", database) as store:
-            claiming = asyncio.create_task(claim(store, "a", "one"))
-            await asyncio.sleep(0.005)
-            claiming.cancel()
-            await asyncio.wait([claiming])
-            kinds.extend(step.kind for step, _ in store._waiting)
-
-    run_virtually(main)
+    async with shared("sqlite:x", database) as store:
+        claiming = asyncio.create_task(claim(store, "a", "one"))
+        await asyncio.sleep(0.005)
+        claiming.cancel()
+        await asyncio.wait([claiming])
+        kinds.extend(step.kind for step, _ in store._waiting)
     assert kinds == ["release"]
     assert database.batches == [["a"], ["a"]]
 
@@ -372,20 +363,17 @@ async def test_another_server_at_the_address_is_no_store(tmp_path: Path) -> None
                 await claim(store, "a", "one")
 
 
-def test_memory_is_bounded() -> None:
+@virtual_time
+async def test_memory_is_bounded() -> None:
     """The oldest goes first, which is said once, with the window that there really is."""
     out = io.StringIO()
     log.configure(format="json", stream=out)
-
-    async def main() -> None:
-        store = MemoryStore(limit=2)
-        for number, pause_s in enumerate((6, 6, 6, 4, 4, 1, 1)):
-            assert ("dedupe.forgets" in out.getvalue()) == (number > 5)
-            await finish(store, str(number), "one", b"", 10)
-            await asyncio.sleep(pause_s)
-        assert [await claim(store, str(number), "one") for number in (4, 5, 6)] == [True, b"", b""]
-
-    run_virtually(main)
+    store = MemoryStore(limit=2)
+    for number, pause_s in enumerate((6, 6, 6, 4, 4, 1, 1)):
+        assert ("dedupe.forgets" in out.getvalue()) == (number > 5)
+        await finish(store, str(number), "one", b"", 10)
+        await asyncio.sleep(pause_s)
+    assert [await claim(store, str(number), "one") for number in (4, 5, 6)] == [True, b"", b""]
     (line,) = [json.loads(line) for line in out.getvalue().splitlines()]
     assert (line["event"], line["level"], line["remembered"]) == ("dedupe.forgets", "warning", 2)
     assert line["asked_s"] == 10

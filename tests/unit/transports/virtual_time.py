@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -39,3 +40,13 @@ def run_virtually(main: Callable[[], Coroutine[Any, Any, None]]) -> float:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(main())
         return runner.get_loop().time()
+
+
+def virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test on such a loop; `asyncio.get_running_loop().time()` is how many seconds it has taken so far."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        run_virtually(lambda: test(*args, **kwargs))
+
+    return run

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from runner.message import Address, Envelope
@@ -16,6 +18,19 @@ async def connected(broker: MemoryBroker | None = None, **arguments: Any) -> Mem
     session = MemoryTransport(broker=broker, **arguments)
     await session.connect()
     return session
+
+
+@asynccontextmanager
+async def opened(
+    *things: Exchange | Queue | Binding, broker: MemoryBroker | None = None, **arguments: Any
+) -> AsyncIterator[MemoryTransport]:
+    """A connected session for a block, with all this declared."""
+    session = await connected(broker, **arguments)
+    try:
+        await declared(session, *things)
+        yield session
+    finally:
+        await session.close()
 
 
 async def declared(session: MemoryTransport, *things: Exchange | Queue | Binding) -> None:
@@ -53,10 +68,20 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def drained(session: MemoryTransport, name: str) -> list[Delivery]:
-    """Take all that is ready in a queue."""
+async def subscribed(session: MemoryTransport, name: str, **arguments: Any) -> list[Delivery]:
+    """Subscribe to a queue; return the list that its deliveries go to, with the first of them."""
     seen: list[Delivery] = []
-    subscription = await session.subscribe(options(name, prefetch=100_000), seen.append)
+    await session.subscribe(options(name, **arguments), seen.append)
+    await turns()
+    return seen
+
+
+async def drained(
+    session: MemoryTransport, name: str, prefetch: int = 100_000, dead_letter: str | None = None
+) -> list[Delivery]:
+    """Take what is ready in a queue, at most `prefetch` messages."""
+    seen: list[Delivery] = []
+    subscription = await session.subscribe(options(name, prefetch, dead_letter), seen.append)
     await turns(3 + await session.count_pending([options(name)]) // 256)
     await subscription.stop()
     return seen

@@ -17,7 +17,7 @@ from runner.transports.rabbitmq.possibly_lost_acks import (
     message_key,
 )
 from tests.deliveries import delivery_of
-from tests.unit.transports.virtual_time import run_virtually
+from tests.unit.transports.virtual_time import virtual_time
 
 OPTIONS = SubscriptionOptions(queue="q", prefetch=10, dead_letter=None, wait_prefix="retry")
 RETRY = Retry(after_s=1.0, error_type="Error", error="")
@@ -55,24 +55,20 @@ def test_a_message_without_an_id_is_told_from_no_other() -> None:
     assert message_key(redelivery(None)) is None
 
 
-def test_each_lost_ack_explains_one_redelivery() -> None:
-    async def main() -> None:
-        acks = PossiblyLostAcks()
-        acks.add([key(redelivery()), key(redelivery())])
-        assert [acks.take(redelivery()) for _ in range(3)] == [True, True, False]
-        assert not acks.take(redelivery("other"))
-
-    run_virtually(main)
+@virtual_time
+async def test_each_lost_ack_explains_one_redelivery() -> None:
+    acks = PossiblyLostAcks()
+    acks.add([key(redelivery()), key(redelivery())])
+    assert [acks.take(redelivery()) for _ in range(3)] == [True, True, False]
+    assert not acks.take(redelivery("other"))
 
 
-def test_a_lost_ack_explains_nothing_an_hour_later() -> None:
-    async def main() -> None:
-        acks = PossiblyLostAcks()
-        acks.add([key(redelivery())])
-        await asyncio.sleep(POSSIBLY_LOST_S + 1)
-        assert not acks.take(redelivery())
-
-    run_virtually(main)
+@virtual_time
+async def test_a_lost_ack_explains_nothing_an_hour_later() -> None:
+    acks = PossiblyLostAcks()
+    acks.add([key(redelivery())])
+    await asyncio.sleep(POSSIBLY_LOST_S + 1)
+    assert not acks.take(redelivery())
 
 
 def test_an_outcome_is_returned_once() -> None:
@@ -83,16 +79,14 @@ def test_an_outcome_is_returned_once() -> None:
     assert acks.take_outcome(redelivery()) is None
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    async def main() -> None:
-        acks = PossiblyLostAcks()
-        for number in range(MAX_POSSIBLY_LOST + 1):
-            acks.remember_outcome(redelivery(f"{number}"), RETRY)
-        assert acks.take_outcome(redelivery("0")) is None
-        assert acks.take_outcome(redelivery("1")) is RETRY
-        for number in range(10 * MAX_POSSIBLY_LOST + 1):
-            acks.add([key(redelivery(f"{number}"))])
-        assert not acks.take(redelivery("0"))
-        assert acks.take(redelivery("1"))
-
-    run_virtually(main)
+@virtual_time
+async def test_what_is_remembered_is_bounded() -> None:
+    acks = PossiblyLostAcks()
+    for number in range(MAX_POSSIBLY_LOST + 1):
+        acks.remember_outcome(redelivery(f"{number}"), RETRY)
+    assert acks.take_outcome(redelivery("0")) is None
+    assert acks.take_outcome(redelivery("1")) is RETRY
+    for number in range(10 * MAX_POSSIBLY_LOST + 1):
+        acks.add([key(redelivery(f"{number}"))])
+    assert not acks.take(redelivery("0"))
+    assert acks.take(redelivery("1"))
