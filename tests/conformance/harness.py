@@ -193,6 +193,17 @@ class Harness:
         inbox.subscription = await session.subscribe(self.options(queue, prefetch, dead_letter), inbox)
         return inbox
 
+    async def one_queue(self, word: str, **arguments: Any) -> tuple[Transport, Queue]:
+        """Connect one more process, and declare a queue as `queue` returns it."""
+        session, queue = await self.session(), self.queue(word, **arguments)
+        await self.declare(session, queue)
+        return session, queue
+
+    async def one_inbox(self, word: str, *, prefetch: int = 10, **arguments: Any) -> tuple[Transport, Queue, Inbox]:
+        """Do the same, and start a feed of the queue."""
+        session, queue = await self.one_queue(word, **arguments)
+        return session, queue, await self.collect(session, queue, prefetch=prefetch)
+
     async def settle_all(self, session: Transport, deliveries: list[Delivery]) -> None:
         """Acknowledge all of them, in order."""
         for delivery in deliveries:

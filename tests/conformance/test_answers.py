@@ -41,8 +41,7 @@ async def answer(session: Transport, delivery: Delivery, body: bytes = b"", **mo
 
 async def test_each_question_gets_its_own_answer(harness: Harness) -> None:
     """In whatever order they are answered, with the properties of the answer, and from another session."""
-    asking, answering, queue = await harness.session(), await harness.session(), harness.queue("questions")
-    await harness.declare(asking, queue)
+    (asking, queue), answering = await harness.one_queue("questions"), await harness.session()
     inbox = await harness.collect(answering, queue, prefetch=CALLS)
     async with asyncio.timeout(WAIT_S):
         futures = [await asking.ask(to_queue(queue), question(number)) for number in range(CALLS)]
@@ -55,9 +54,7 @@ async def test_each_question_gets_its_own_answer(harness: Harness) -> None:
 
 async def test_a_question_is_answered_after_a_retry(harness: Harness) -> None:
     """The copy that waits still has the address of the caller."""
-    session, queue = await harness.session(), harness.queue("questions")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("questions")
     async with asyncio.timeout(WAIT_S):
         future = await session.ask(to_queue(queue), question(1))
         await session.settle(await inbox.next(), Retry(harness.delay(0.1)))
@@ -90,9 +87,7 @@ async def test_the_first_answer_counts(harness: Harness) -> None:
 
 async def test_a_question_that_nobody_gets_fails_at_once(harness: Harness) -> None:
     """As any publication does; other questions of the session keep their answers."""
-    session, queue = await harness.session(), harness.queue("questions")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("questions")
     async with asyncio.timeout(WAIT_S):
         future = await session.ask(to_queue(queue), question(1))
         with pytest.raises(PublishFailed) as caught:
@@ -120,9 +115,7 @@ async def test_a_question_ends_with_its_session(harness: Harness) -> None:
 async def test_a_lost_connection_ends_the_questions_and_not_the_session(harness: Harness) -> None:
     """At once; the next question is asked, and answered, by the next connection."""
     harness.needs("reconnect")
-    session, queue = await harness.session(), harness.queue("questions")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("questions")
     async with asyncio.timeout(WAIT_S):
         future = await session.ask(to_queue(queue), question(1))
         await inbox.next()

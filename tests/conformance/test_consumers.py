@@ -128,8 +128,7 @@ async def _looks(session: RabbitTransport, broker: Any, harness: Harness) -> Non
 @on_quorum_queues
 async def test_what_may_have_ended_processes_is_taken_one_at_a_time(harness: Harness, rabbitmq: Any) -> None:
     """Until enough others have come: then as many at once as before."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     for number in range(RESTORE_PREFETCH_AFTER + 10):
         await session.publish(to_queue(queue), text(str(number)))
     inbox = await harness.collect(session, queue, prefetch=3)
@@ -157,9 +156,7 @@ async def test_what_may_have_ended_processes_is_taken_one_at_a_time(harness: Har
 @on_quorum_queues
 async def test_a_suspect_waits_for_what_was_delivered_before(harness: Harness, rabbitmq: Any) -> None:
     """Handlers that run are not disturbed; their messages are settled, not given back."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue, prefetch=3)
+    session, queue, inbox = await harness.one_inbox("work", prefetch=3)
     await session.publish(to_queue(queue), text("poison"))
     for _ in range(POISON_SUSPECT_AFTER):
         await inbox.take(1)
@@ -179,8 +176,7 @@ async def test_a_message_that_comes_before_the_answer_to_consume_is_acknowledged
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RabbitMQ sends both at once, and the subscription may be stopped before the answer is read."""
-    session, queue = await harness.session(), harness.queue("w", single_active_consumer=True)
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("w", single_active_consumer=True)
     inbox, is_stopped = await harness.collect(session, queue), asyncio.Event()
     next_frame = FrameReader._next_frame
 

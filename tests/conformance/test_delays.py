@@ -51,8 +51,7 @@ def to_queue(queue: Queue) -> Destination:
 
 async def test_a_delayed_message_arrives_as_it_was_published(harness: Harness) -> None:
     """It has its id, headers and routing key, on its first attempt; a shorter delay does not wait for a longer one."""
-    session, q = await harness.session(), harness.queue("q")
-    await harness.declare(session, q)
+    session, q = await harness.one_queue("q")
     target = to_queue(q)
     inbox = await harness.collect(session, q)
     publishing = publisher(harness, session, target)
@@ -103,8 +102,7 @@ async def test_a_delayed_message_is_retried_and_given_up_like_any_other(harness:
 
 async def test_what_waits_for_its_delay_is_counted_apart(harness: Harness) -> None:
     """`up --until-idle` does not wait for it, and a metric has it."""
-    session, q = await harness.session(), harness.queue("q")
-    await harness.declare(session, q)
+    session, q = await harness.one_queue("q")
     target = to_queue(q)
     await publish(publisher(harness, session, target), target, Publish(1, delay="1h"), Publish(2, delay="30d"))
     options = [harness.options(q)]
@@ -136,8 +134,7 @@ async def test_a_message_for_a_missing_queue_waits_for_it_alone(harness: Harness
 
 async def test_delays_outlive_a_lost_connection(harness: Harness) -> None:
     harness.needs("reconnect")
-    session, q = await harness.session(), harness.queue("q")
-    await harness.declare(session, q)
+    session, q = await harness.one_queue("q")
     target = to_queue(q)
     inbox = await harness.collect(session, q)
     publishing = publisher(harness, session, target)
@@ -167,8 +164,7 @@ async def test_what_expires_goes_to_the_dead_letter_queue(harness: Harness) -> N
 
 async def test_an_expiry_counts_from_the_end_of_the_delay(harness: Harness) -> None:
     """A broker removes the property `expiration` on the way, so a header carries it."""
-    session, q = await harness.session(), harness.queue("q")
-    await harness.declare(session, q)
+    session, q = await harness.one_queue("q")
     target = to_queue(q)
     began = utc_now().timestamp()
     await publish(publisher(harness, session, target), target, Publish(1, delay="100ms", expires="1h"))
@@ -198,8 +194,7 @@ async def test_a_higher_priority_comes_first(harness: Harness) -> None:
 
 async def test_delays_with_priorities_are_exact_or_refused(harness: Harness) -> None:
     """On RabbitMQ 4.0 to 4.2 a quorum queue lets two priorities take turns, and only its next message can expire."""
-    session, q = await harness.session(), harness.queue("q")
-    await harness.declare(session, q)
+    session, q = await harness.one_queue("q")
     target = to_queue(q)
     publishing = publisher(harness, session, target)
     results = [Publish("low", priority=1, delay="200ms"), Publish("high", priority=9, delay="400ms")]
@@ -215,8 +210,7 @@ async def test_delays_with_priorities_are_exact_or_refused(harness: Harness) -> 
 
 
 async def test_publish_nowait_waits_for_what_holds_delayed_messages_only_once(harness: Harness) -> None:
-    session, q = await harness.session(), harness.queue("q")
-    await harness.declare(session, q)
+    session, q = await harness.one_queue("q")
     target = to_queue(q)
     publishing = publisher(harness, session, target)
     first, second = publishing.prepare([Publish(1, delay="50ms"), Publish(2, delay="50ms")], (target,))
@@ -241,8 +235,7 @@ async def test_the_rule_of_the_file_holds_for_publish(harness: Harness) -> None:
     """A queue without priorities takes none, and nothing is sent."""
     from runner.config.queue_spec import QueueSpec
 
-    session, q = await harness.session(), harness.queue("q")
-    await harness.declare(session, q)
+    session, q = await harness.one_queue("q")
     queues = {q.name: ReceivingQueue(QueueSpec(type="classic"), expires_to_dead=False)}
     target = Destination(
         q.name, Address("", q.name), is_event=False, encode=encode, check_options=partial(check_options, queues)

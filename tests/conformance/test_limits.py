@@ -87,8 +87,7 @@ async def test_17_what_is_delivered_does_not_expire_any_more(harness: Harness) -
 
 async def test_17_a_full_queue_refuses(harness: Harness) -> None:
     """With reject-publish a full queue takes nothing more, says so, and keeps what it has."""
-    session, queue = await harness.session(), harness.queue("work", max_length=5, overflow="reject-publish")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work", max_length=5, overflow="reject-publish")
     taken = await publish_until_refused(harness, queue)
     assert 5 <= len(taken) <= 50  # a quorum queue notices a moment later
     inbox = await harness.collect(session, queue, prefetch=100)
@@ -125,8 +124,7 @@ async def test_17_a_full_queue_does_not_keep_others_from_an_event(harness: Harne
 
 async def test_17_a_limit_in_bytes_refuses_too(harness: Harness) -> None:
     """The limit may be of bytes as well as of messages."""
-    session, queue = await harness.session(), harness.queue("work", max_length_bytes=100, overflow="reject-publish")
-    await harness.declare(session, queue)
+    _, queue = await harness.one_queue("work", max_length_bytes=100, overflow="reject-publish")
     taken = await publish_until_refused(harness, queue, padding=b"x" * 30)
     assert 2 <= len(taken) <= 50  # quorum queues count more than the body, since 4.0 more than before
 
@@ -148,8 +146,7 @@ async def test_17_quorum_queues_have_priorities(harness: Harness) -> None:
     """From 4.3 on they need not be asked for: 32, and a message without one has the priority 4."""
     if harness.kind.name not in ("memory", "file", "rabbitmq-quorum") or harness.line < (4, 3):
         pytest.skip("priorities of quorum queues came with RabbitMQ 4.3")
-    session, queue = await harness.session(), harness.queue("work", queue_type="quorum")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work", queue_type="quorum")
     priorities = (0, 3, None, 4, 31, 9, 255, 1)
     for priority in priorities:
         await session.publish(to_queue(queue), text(f"{priority}", priority=priority))
@@ -165,8 +162,7 @@ async def test_17_quorum_queues_have_priorities(harness: Harness) -> None:
 async def test_17_higher_priorities_come_first(harness: Harness) -> None:
     """Among waiting messages the higher priority is first; equals keep their order; too high counts as the highest."""
     harness.needs("priority")
-    session, queue = await harness.session(), harness.queue("work", max_priority=5)
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work", max_priority=5)
     for body, priority in (("low", 1), ("none", None), ("high", 5), ("also low", 1), ("beyond", 9), ("zero", 0)):
         await session.publish(to_queue(queue), text(body, priority=priority))
     inbox = await harness.collect(session, queue, prefetch=1)
@@ -180,8 +176,7 @@ async def test_17_higher_priorities_come_first(harness: Harness) -> None:
 
 async def test_17_a_single_active_consumer_gets_everything_until_it_stops(harness: Harness) -> None:
     """Only the first subscriber works; when it stops, the next one takes over."""
-    one, two, queue = await harness.session(), await harness.session(), harness.queue("w", single_active_consumer=True)
-    await harness.declare(one, queue)
+    (one, queue), two = await harness.one_queue("w", single_active_consumer=True), await harness.session()
     active = await harness.collect(one, queue, prefetch=2)
     standby = await harness.collect(two, queue, prefetch=2)
     for body in ("a", "b", "c"):
@@ -256,8 +251,7 @@ async def publish_until_refused(harness: Harness, queue: Queue, padding: bytes =
 
 
 async def test_17_a_message_without_a_lifetime_follows_one_with(harness: Harness) -> None:
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     await session.publish(to_queue(queue), text("with", expiration_ms=60_000))
     await session.publish(to_queue(queue), text("without"))
     assert bodies(await (await harness.collect(session, queue)).take(2)) == ["with", "without"]

@@ -107,15 +107,13 @@ async def test_what_is_in_flight_on_a_lost_connection_ends_once_each(harness: Ha
 
 
 async def test_nothing_is_begun_in_a_closed_session(harness: Harness) -> None:
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     await session.close()
     assert session.publish_nowait(to_queue(queue), text("late"), lambda _: pytest.fail("ended")) == "busy"
 
 
 async def test_ack_settles_at_once_and_for_good(harness: Harness) -> None:
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     await session.publish(to_queue(queue), text("work"))
     inbox = await harness.collect(session, queue)
     await inbox.wait_until_seen(1)

@@ -98,9 +98,7 @@ async def test_01_what_is_published_arrives_with_equal_bytes_and_properties(
     harness: Harness, envelope: Envelope
 ) -> None:
     """A message arrives byte for byte, with every property that it was sent with and no other."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     await session.publish(to_queue(queue), envelope)
     delivery = await inbox.next()
     arrived = delivery.envelope._replace(headers=dict(delivery.envelope.headers))
@@ -137,9 +135,7 @@ async def test_01_what_is_published_arrives_with_equal_bytes_and_properties(
 )
 async def test_01_each_kind_of_header_arrives_as_it_was_sent(harness: Harness, value: Any) -> None:
     """A header keeps its value and its type."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     await session.publish(to_queue(queue), text("x", headers={"value": value}))
     arrived = (await inbox.next()).envelope.headers["value"]
     assert arrived == value
@@ -149,18 +145,14 @@ async def test_01_each_kind_of_header_arrives_as_it_was_sent(harness: Harness, v
 async def test_01_a_number_in_a_header_keeps_its_precision(harness: Harness) -> None:
     """A header of 0.1 arrives as 0.1."""
     harness.needs("doubles")
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     await session.publish(to_queue(queue), text("x", headers={"value": 0.1}))
     assert (await inbox.next()).envelope.headers["value"] == 0.1
 
 
 async def test_01_times_arrive_in_whole_seconds_utc(harness: Harness) -> None:
     """A timestamp has the resolution of AMQP: whole seconds, UTC."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     moment = datetime(2026, 11, 23, 12, 30, 15, 999_999, tzinfo=UTC)
     await session.publish(to_queue(queue), text("x", timestamp=moment))
     assert (await inbox.next()).envelope.timestamp == moment.replace(microsecond=0)
@@ -168,8 +160,7 @@ async def test_01_times_arrive_in_whole_seconds_utc(harness: Harness) -> None:
 
 async def test_01_a_publisher_that_changes_its_headers_later_changes_no_message(harness: Harness) -> None:
     """What is published is what was given at that moment."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     headers: dict[str, Any] = {"list": [1], "map": {"a": 1}}
     await session.publish(to_queue(queue), text("x", headers=headers))
     headers["list"].append(2)
@@ -204,8 +195,7 @@ async def test_02_an_event_reaches_every_queue_whose_pattern_matches_and_no_othe
 
 async def test_02_a_headers_exchange_looks_at_the_headers(harness: Harness) -> None:
     """`x-match` all or any, with or without the headers that start with `x-`."""
-    session, fallback = await harness.session(), harness.queue("fallback")
-    await harness.declare(session, fallback)
+    session, _ = await harness.one_queue("fallback")
     numbers = ({"size": 1}, {"size": 1.0}, harness.line < (4, 0))  # RabbitMQ compares their types, too, since 4.0
     for number, (arguments, headers, is_wanted) in enumerate([*HEADERS, numbers]):
         exchange, queue = harness.exchange(f"headers{number}", "headers"), harness.queue("work")
@@ -252,8 +242,7 @@ async def test_02_a_queue_bound_twice_gets_each_message_once(harness: Harness) -
 
 async def test_11_publish_returns_only_after_the_broker_has_taken_the_message(harness: Harness) -> None:
     """Once `publish` has returned, the publisher may vanish: the messages are there."""
-    publisher, reader, queue = await harness.session(), await harness.session(), harness.queue("work")
-    await harness.declare(publisher, queue)
+    (publisher, queue), reader = await harness.one_queue("work"), await harness.session()
     await asyncio.gather(*(publisher.publish(to_queue(queue), text(f"{number}")) for number in range(100)))
     await publisher.close()
     inbox = await harness.collect(reader, queue, prefetch=100)
@@ -283,8 +272,7 @@ async def test_12_a_returned_message_is_recognized_by_any_id(harness: Harness, m
 
 async def test_12_an_exchange_that_is_missing_is_unavailable(harness: Harness) -> None:
     """It may be there later; the connection and everybody else on it live on."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     with pytest.raises(PublishFailed) as caught:
         await session.publish(Address(f"{harness.unique}.missing", "key"), text("x"))
     assert caught.value.reason == "unavailable"
@@ -314,9 +302,7 @@ async def test_12_what_can_never_be_published_is_invalid_and_harms_nobody(
     harness: Harness, address: Address, envelope: Envelope
 ) -> None:
     """One bad message is refused for itself; the connection and everybody else on it live on."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     address = address._replace(key=address.key.replace("{queue}", queue.name))
     with pytest.raises(PublishFailed) as caught:
         await session.publish(address, envelope)
@@ -329,8 +315,7 @@ async def test_12_what_can_never_be_published_is_invalid_and_harms_nobody(
 
 async def test_16_cancelling_a_publish_loses_no_message_that_was_taken(harness: Harness) -> None:
     """Every publish that returned has its message delivered, whatever happened to those beside it."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     tasks = [asyncio.create_task(session.publish(to_queue(queue), text(f"{number}"))) for number in range(60)]
     await asyncio.sleep(0)
     for task in tasks[::3]:
@@ -349,8 +334,7 @@ async def test_16_cancelling_a_publish_loses_no_message_that_was_taken(harness: 
 
 async def test_16_cancelling_a_settle_loses_no_message(harness: Harness) -> None:
     """A retry that is cut off in the middle leaves the original or its copy, never neither."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     await session.publish(to_queue(queue), text("precious"))
     delivery = await (await harness.collect(session, queue)).next()
     task = asyncio.create_task(session.settle(delivery, Retry(harness.delay(0.1))))

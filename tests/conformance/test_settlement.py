@@ -17,8 +17,7 @@ from tests.conformance.harness import Harness, bodies, text, to_queue
 
 async def test_04_an_acknowledged_message_never_comes_back(harness: Harness) -> None:
     """A message that was handled is gone for good, whoever reads the queue next."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     await session.publish(to_queue(queue), text("done"))
     delivery = await (await harness.collect(session, queue)).next()
     assert await session.settle(delivery, ACK) is True
@@ -64,9 +63,7 @@ async def test_05_retry_returns_after_its_delay_to_that_queue_alone(harness: Har
 
 async def test_05_others_do_not_wait_for_a_message_that_waits(harness: Harness) -> None:
     """While one message waits for its retry the next ones are delivered, and a short wait overtakes a long one."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue, prefetch=1)
+    session, queue, inbox = await harness.one_inbox("work", prefetch=1)
     for body in ("slow", "quick", "next"):
         await session.publish(to_queue(queue), text(body))
     await session.settle(await inbox.next(), Retry(harness.delay(1.5)))
@@ -81,9 +78,7 @@ async def test_05_others_do_not_wait_for_a_message_that_waits(harness: Harness) 
 
 async def test_05_a_message_may_be_retried_again_and_again(harness: Harness) -> None:
     """Every retry counts one attempt, and what the message was first published to stays known."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     await session.publish(to_queue(queue), text("stubborn"))
     failed_at = set()
     for attempt in (1, 2, 3, 4):
@@ -99,9 +94,7 @@ async def test_05_a_message_may_be_retried_again_and_again(harness: Harness) -> 
 
 async def test_05_a_retry_keeps_headers_of_every_kind(harness: Harness) -> None:
     """Whatever a foreign publisher put into its headers, the message can be retried and keeps them."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     headers = {"bytes": b"\xff", "none": None, "nested": {"list": [1, {"deep": True}]}, "时间": "值", "big": 2**40}
     await session.publish(to_queue(queue), text("x", headers=headers))
     for _ in range(2):
@@ -170,8 +163,7 @@ async def test_06_a_dead_letter_lands_in_its_queue_with_its_reason(harness: Harn
 
 async def test_06_without_a_dead_letter_queue_the_message_is_dropped(harness: Harness) -> None:
     """`dead_letter: false` means what it says."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     await session.publish(to_queue(queue), text("unwanted"))
     delivery = await (await harness.collect(session, queue, dead_letter=None)).next()
     assert await session.settle(delivery, DeadLetter("rejected")) is True
@@ -183,8 +175,7 @@ async def test_06_without_a_dead_letter_queue_the_message_is_dropped(harness: Ha
 
 async def test_07_released_messages_come_back_untouched_and_in_order(harness: Harness) -> None:
     """What is given back because we are stopping uses up no attempt, and keeps its place at the front."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     for number in range(5):
         await session.publish(to_queue(queue), text(f"{number}", message_id=f"id-{number}"))
     inbox = await harness.collect(session, queue, prefetch=3)
@@ -201,9 +192,7 @@ async def test_07_released_messages_come_back_untouched_and_in_order(harness: Ha
 
 async def test_07_a_release_keeps_the_attempt_of_a_retry(harness: Harness) -> None:
     """The second attempt that is given back is still the second attempt."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     await session.publish(to_queue(queue), text("x"))
     await session.settle(await inbox.next(), Retry(harness.delay(0.05)))
     await session.settle(await inbox.next(), RELEASE)
@@ -213,8 +202,7 @@ async def test_07_a_release_keeps_the_attempt_of_a_retry(harness: Harness) -> No
 
 async def test_07_a_process_that_ends_gives_back_what_it_has_not_settled(harness: Harness) -> None:
     """Nothing is lost with a process; what others hold stays with them."""
-    one, two, queue = await harness.session(), await harness.session(), harness.queue("work")
-    await harness.declare(one, queue)
+    (one, queue), two = await harness.one_queue("work"), await harness.session()
     first = await harness.collect(one, queue, prefetch=2)
     for body in ("a", "b"):
         await one.publish(to_queue(queue), text(body, message_id=body))
@@ -231,9 +219,7 @@ async def test_07_a_process_that_ends_gives_back_what_it_has_not_settled(harness
 
 async def test_08_settling_twice_is_an_error_without_effect(harness: Harness) -> None:
     """Only the first settlement of a delivery counts."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     await session.publish(to_queue(queue), text("released"))
     released = await inbox.next()
     await session.settle(released, RELEASE)
@@ -252,9 +238,7 @@ async def test_08_settling_twice_is_an_error_without_effect(harness: Harness) ->
 @pytest.mark.parametrize("outcome", [Retry(60.0), DeadLetter("rejected")], ids=["retry", "dead letter"])
 async def test_16_a_settlement_that_is_cancelled_can_be_made_again(harness: Harness, outcome: Outcome) -> None:
     """Something that a handler has left behind may cancel it: the message does not wait for the end of the session."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     await session.publish(to_queue(queue), text("x"))
     delivery = await inbox.next()
     settling = asyncio.create_task(session.settle(delivery, outcome))
@@ -271,9 +255,7 @@ async def test_16_a_settlement_that_is_cancelled_can_be_made_again(harness: Harn
 
 async def test_08_only_one_of_two_settlements_at_once_counts(harness: Harness) -> None:
     """Two settlements that race have one winner."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     await session.publish(to_queue(queue), text("x"))
     delivery = await inbox.next()
     results = await asyncio.gather(

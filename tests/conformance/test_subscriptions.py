@@ -13,8 +13,7 @@ from tests.conformance.harness import Harness, bodies, text, to_queue, until
 
 async def test_03_subscribers_of_one_queue_share_its_messages(harness: Harness) -> None:
     """Each message goes to one subscriber, whichever process it runs in, and everybody gets a share."""
-    one, two, queue = await harness.session(), await harness.session(), harness.queue("work")
-    await harness.declare(one, queue)
+    (one, queue), two = await harness.one_queue("work"), await harness.session()
     inboxes = [
         await harness.collect(one, queue, prefetch=4),
         await harness.collect(one, queue, prefetch=4),
@@ -28,8 +27,7 @@ async def test_03_subscribers_of_one_queue_share_its_messages(harness: Harness) 
 
 async def test_03_a_subscriber_that_stops_leaves_the_rest_to_the_others(harness: Harness) -> None:
     """When one of two subscribers stops, the other gets everything from then on."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     stopping, staying = await harness.collect(session, queue), await harness.collect(session, queue)
     await stopping.subscription.stop()
     for body in ("a", "b", "c"):
@@ -41,8 +39,7 @@ async def test_03_a_subscriber_that_stops_leaves_the_rest_to_the_others(harness:
 @pytest.mark.parametrize("prefetch", [1, 3])
 async def test_09_at_most_prefetch_deliveries_are_unsettled(harness: Harness, prefetch: int) -> None:
     """A subscriber never holds more than it asked for; each settlement brings one more, whatever the outcome."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     options = harness.options(queue)
     for number in range(8):
         await session.publish(to_queue(queue), text(f"{number}"))
@@ -72,9 +69,7 @@ async def test_09_each_feed_of_a_session_has_its_own_limit(harness: Harness) -> 
 
 async def test_10_one_at_a_time_means_in_order(harness: Harness) -> None:
     """With one delivery at a time, messages come in the order in which they were published."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue, prefetch=1)
+    session, queue, inbox = await harness.one_inbox("work", prefetch=1)
     arrived = []
     for number in range(50):
         await session.publish(to_queue(queue), text(f"{number}"))
@@ -87,9 +82,7 @@ async def test_10_one_at_a_time_means_in_order(harness: Harness) -> None:
 
 async def test_14_stop_ends_delivery_and_settling_still_works(harness: Harness) -> None:
     """A subscriber that has stopped gets nothing new, and may finish what it holds."""
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     assert inbox.subscription.is_live
     for body in ("acked", "released", "retried"):
         await session.publish(to_queue(queue), text(body))
@@ -108,8 +101,7 @@ async def test_14_stop_ends_delivery_and_settling_still_works(harness: Harness) 
 
 async def test_14_a_single_active_feed_hands_over_when_it_is_closed(harness: Harness) -> None:
     """Who stops still works on what it has; the next gets the rest, in order, when nothing of it is being worked on."""
-    one, two, queue = await harness.session(), await harness.session(), harness.queue("w", single_active_consumer=True)
-    await harness.declare(one, queue)
+    (one, queue), two = await harness.one_queue("w", single_active_consumer=True), await harness.session()
     active = await harness.collect(one, queue, prefetch=3)
     standby = await harness.collect(two, queue, prefetch=1)
     for body in ("a", "b", "c", "d", "e"):
@@ -134,8 +126,7 @@ async def test_14_a_single_active_feed_hands_over_when_it_is_closed(harness: Har
 
 async def test_14_close_may_be_called_again_and_ends_everything(harness: Harness) -> None:
     """After `close` nothing is delivered or published, and closing again is harmless."""
-    session, other, queue = await harness.session(), await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    (session, queue), other = await harness.one_queue("work"), await harness.session()
     inbox = await harness.collect(session, queue)
     await session.publish(to_queue(queue), text("held"))
     held = await inbox.next()
@@ -161,9 +152,7 @@ async def test_14_a_queue_that_does_not_exist_cannot_be_fed_from(harness: Harnes
 async def test_15_messages_outlive_a_lost_connection_and_feeds_resume(harness: Harness) -> None:
     """When the connection is lost and comes back, everything is still there and flows again by itself."""
     harness.needs("reconnect")
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("work")
     for body in ("a", "b"):
         await session.publish(to_queue(queue), text(body))
     before = await inbox.take(2)
@@ -190,8 +179,7 @@ async def test_15_messages_outlive_a_lost_connection_and_feeds_resume(harness: H
 async def test_15_a_publish_that_is_cut_off_is_unknown_and_never_silent(harness: Harness) -> None:
     """Each publish during a loss either returns, and is delivered, or says that it is unknown."""
     harness.needs("reconnect")
-    session, queue = await harness.session(), harness.queue("work")
-    await harness.declare(session, queue)
+    session, queue = await harness.one_queue("work")
     confirmed: set[str] = set()
 
     async def publish(number: int) -> None:
@@ -217,8 +205,7 @@ async def test_15_a_publish_that_is_cut_off_is_unknown_and_never_silent(harness:
 
 async def test_22_who_steps_back_settles_everything_before_the_next_gets_a_message(harness: Harness) -> None:
     """What it has not handled comes to the next in order, and it stands behind that one."""
-    one, two, queue = await harness.session(), await harness.session(), harness.queue("w", single_active_consumer=True)
-    await harness.declare(one, queue)
+    (one, queue), two = await harness.one_queue("w", single_active_consumer=True), await harness.session()
     first = await harness.collect(one, queue, prefetch=3)
     second = await harness.collect(two, queue, prefetch=3)
     for body in ("a", "b", "c", "d"):
@@ -242,9 +229,7 @@ async def test_22_who_steps_back_settles_everything_before_the_next_gets_a_messa
 
 async def test_22_who_steps_back_alone_gets_everything_again(harness: Harness) -> None:
     """Also with nothing in hand; stepping back twice is stepping back once."""
-    session, queue = await harness.session(), harness.queue("w", single_active_consumer=True)
-    await harness.declare(session, queue)
-    inbox = await harness.collect(session, queue)
+    session, queue, inbox = await harness.one_inbox("w", single_active_consumer=True)
     inbox.subscription.step_back()
     inbox.subscription.step_back()
     await session.publish(to_queue(queue), text("a"))
@@ -260,8 +245,7 @@ async def test_22_who_steps_back_alone_gets_everything_again(harness: Harness) -
 
 async def test_a_queue_counts_the_subscriptions_of_all_sessions(harness: Harness) -> None:
     """By this number the processes know how many they are."""
-    one, two, queue = await harness.session(), await harness.session(), harness.queue("processes")
-    await harness.declare(one, queue)
+    (one, queue), two = await harness.one_queue("processes"), await harness.session()
     assert await one.count_consumers(queue.name) == 0
     await harness.collect(one, queue)
     subscription = (await harness.collect(two, queue)).subscription
