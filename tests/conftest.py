@@ -213,7 +213,9 @@ def _modules() -> Iterator[None]:
     yield
     sys.path[:] = path
     for name in set(sys.modules) - before:
-        if (getattr(sys.modules[name], "__file__", None) or "").startswith(tempfile.gettempdir()):
+        module = sys.modules[name]
+        places = getattr(module, "__file__", None), *getattr(module, "__path__", ())  # a package may have no file
+        if any(place and place.startswith(tempfile.gettempdir()) for place in places):
             del sys.modules[name]
 
 

@@ -4,6 +4,7 @@ import io
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -15,6 +16,15 @@ from runner import log
 def _log() -> None:
     """Configure the log into memory: what a test needs of it must not come from a test that ran earlier."""
     log.configure(format="json", stream=io.StringIO())
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder; a test that imports from it finds there and among what is installed, and nowhere else."""
+    installed = [entry for entry in sys.path if entry.startswith((sys.prefix, sys.base_prefix))]
+    monkeypatch.setattr(sys, "path", installed)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

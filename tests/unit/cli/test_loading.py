@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,6 @@ from runner import cli as package
 
 PIPELINE = 'version: 1\nqueues: {orders: }\nsubscribers: {ship: {from: orders, handler: "HANDLER:ship"}}\n'
 LOUD = "import os\nprint('printed')\nos.system('echo spoken')\nos.write(1, b'written\\n')\ndef ship(order): ...\n"
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder; what was imported from it is forgotten."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(tmp_path)):
-            del sys.modules[name]
 
 
 def run(project: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str, *arguments: str) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,17 +61,6 @@ WRONG = {
         "ship",
     ),
 }
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder; what was imported from it is forgotten."""
-    installed = [entry for entry in sys.path if entry.startswith((sys.prefix, sys.base_prefix))]
-    monkeypatch.setattr(sys, "path", installed)
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    for name in ("app", "dramatiq"):
-        sys.modules.pop(name, None)
 
 
 def problems(project: Path, code: str, name: str) -> list[Problem]:

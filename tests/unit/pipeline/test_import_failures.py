@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -727,19 +726,6 @@ if sys.version_info < (3, 14):  # pydantic.v1 does not work there
             'write "from pydantic import BaseModel" in place of the one of pydantic.v1',
         )
     )
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder; what was imported from it is forgotten."""
-    installed = [entry for entry in sys.path if entry.startswith((sys.prefix, sys.base_prefix))]
-    monkeypatch.setattr(sys, "path", installed)
-    monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(tmp_path)):
-            del sys.modules[name]
 
 
 def write(project: Path, files: dict[str, str], handler: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,10 @@ from runner.pipeline.import_problems import ImportProblem, Place
 from runner.pipeline.importer import import_exception, import_object
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on the import path; what was imported from it is forgotten."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
-    sys_path.extend([str(tmp_path)])
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+@pytest.fixture(autouse=True)
+def import_path(project: Path) -> None:
+    """The project's folder is on the import path."""
+    sys_path.extend([str(project)])
 
 
 def write(project: Path, name: str, text: str) -> None:

@@ -16,10 +16,7 @@ from runner.pipeline.project_modules import ProjectModules
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProjectModules]:
     """The modules of a project in `tmp_path`: `work`, and the package `shop` with two modules."""
-    for name in ("work", "shop", "lazy_one", "acme"):  # a test of another folder may have left one
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    others = [folder for folder in sys.path if not Path(folder, "shop.py").is_file()]  # it would win over a package
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *others])
+    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     (tmp_path / "shop").mkdir()
@@ -29,7 +26,6 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
         "import json\nimport shop.prices\n\n\ndef lazy():\n    import lazy_one\n    return lazy_one.VALUE\n"
     )
     (tmp_path / "lazy_one.py").write_text("VALUE = 1\n")
-    importlib.invalidate_caches()
     found = ProjectModules()
     yield found
     found.replace({})
@@ -83,8 +79,6 @@ def test_a_package_that_is_partly_installed(
     importlib.import_module("acme.own")
     modules.replace(old)
     assert sys.modules["acme"].own.VALUE == 1
-    for name in ("acme", "acme.base"):
-        del sys.modules[name]
 
 
 def test_what_a_module_depends_on(modules: ProjectModules, tmp_path: Path) -> None:

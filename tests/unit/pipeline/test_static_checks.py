@@ -60,9 +60,8 @@ a, (b, *c) = 1, (2, 3)
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def module(tmp_path: Path) -> str:
     """A package that fails when it is imported, parents included."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     package = tmp_path / "static_sample"
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemExit('nor must this')")

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -17,24 +17,13 @@ from tests.unit.reload.reloading import PIPELINE, Reloads, codes
 
 
 @pytest.fixture
-async def reloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reloads:
+async def reloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reloads]:
     monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     reloads = Reloads(tmp_path)
     reloads.write("shop.yaml", PIPELINE)
     reloads.write("work.py", "def ship(order) -> None: note(f'1 {order}')")
-    return reloads
-
-
-@pytest.fixture(autouse=True)
-def import_path() -> Iterator[None]:
-    """Leave the import path and the modules as they were."""
-    before, modules = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = before
-    for name in set(sys.modules) - modules:
-        if "pytest-of" in (getattr(sys.modules[name], "__file__", None) or ""):
-            del sys.modules[name]
+    yield reloads
     sys_path._ADDED.clear()
 
 
