@@ -14,7 +14,8 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -184,23 +185,45 @@ class Project:
         self, command: str, *options: str | Path, env: Mapping[str, str] | None = None, stdin: bytes = b""
     ) -> RunnerProcess:
         """Return a command, such as `"dead replay"`, for the project's pipeline on its broker."""
-        arguments = (*command.split(), self.file, *options, *self.place.arguments)
-        return self.run(*arguments, env=env, stdin=stdin)
+        return self.run(*self._arguments(command, *options), env=env, stdin=stdin)
+
+    def _arguments(self, command: str, *options: str | Path) -> tuple[str | Path, ...]:
+        return (*command.split(), self.file, *options, *self.place.arguments)
 
     def up(self, *options: str | Path, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> RunnerProcess:
         """Return `runner up` of the project's pipeline on its broker."""
         return self.command("up", *options, env=env, stdin=stdin)
 
-    async def do(self, command: str, *options: str | Path, code: int = 0) -> RunnerProcess:
-        """Run a command to its end, and check its exit code and that it prints no traceback."""
-        async with self.command(command, *options) as runner:
+    @asynccontextmanager
+    async def running(
+        self, *options: str | Path, env: Mapping[str, str] | None = None, stdin: bytes = b""
+    ) -> AsyncIterator[RunnerProcess]:
+        """Run the project's pipeline: it is up when the block begins, and is stopped as `stop` does when it ends."""
+        async with self.up(*options, env=env, stdin=stdin) as runner:
+            await started(runner)
+            yield runner
+            await stop(runner)
+
+    async def run_to_end(
+        self, *arguments: str | Path, code: int = 0, env: Mapping[str, str] | None = None, stdin: bytes = b""
+    ) -> RunnerProcess:
+        """Run `runner` with these arguments to its end, and check its exit code and that it prints no traceback."""
+        async with self.run(*arguments, env=env, stdin=stdin) as runner:
             assert await runner.wait(50) == code, runner.stderr + runner.stdout
         assert "Traceback" not in runner.stderr
         return runner
 
+    async def do(
+        self,
+        command: str,
+        *options: str | Path,
+        code: int = 0,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+    ) -> RunnerProcess:
+        """Do the same with a command for the project's pipeline on its broker."""
+        return await self.run_to_end(*self._arguments(command, *options), code=code, env=env, stdin=stdin)
+
     async def up_until_idle(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> RunnerProcess:
         """Run the project's pipeline until there is nothing more to do, and check that it ended well."""
-        async with self.up("--until-idle", *arguments, env=env) as runner:
-            assert await runner.wait() == 0, runner.stderr
-        assert "Traceback" not in runner.stderr
-        return runner
+        return await self.do("up", "--until-idle", *arguments, env=env)

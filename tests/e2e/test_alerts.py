@@ -19,7 +19,7 @@ import yaml
 
 from runner.metrics import METRICS
 from tests.node import Node, free_port
-from tests.project import Project, started, stop, until
+from tests.project import Project, until
 from tests.scraping import fetch
 
 pytestmark = [
@@ -83,15 +83,13 @@ def promtool(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedPro
 
 
 async def exported(project: Project, what: str) -> str:
-    async with project.run("export", what, project.file) as runner:
-        assert await runner.wait() == 0, runner.stderr
+    runner = await project.run_to_end("export", what, project.file)
     return runner.stdout
 
 
 @pytest.fixture
 async def rules(memory_project: Project) -> Path:
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS)
+    memory_project.write(PIPELINE, HANDLERS)
     path = memory_project.folder / "rules.yaml"
     path.write_text(await exported(memory_project, "alerts"))
     return path
@@ -151,8 +149,7 @@ async def test_an_idle_paused_subscriber_is_not_reported_as_without_a_consumer(r
 
 
 async def test_the_dashboard_asks_for_metrics_that_there_are(memory_project: Project) -> None:
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS)
+    memory_project.write(PIPELINE, HANDLERS)
     board = json.loads(await exported(memory_project, "grafana"))
     expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
@@ -177,12 +174,10 @@ async def test_prometheus_accepts_the_metrics(project: Project) -> None:
         PIPELINE.replace("name: shop", f'telemetry: {{http: "127.0.0.1:{port}"}}').replace("orders", "UNIQUE.orders")
     )
     project.handlers(HANDLERS)
-    async with project.up() as runner:
-        await started(runner)
+    async with project.running() as runner:
         await runner.wait_for(lambda line: line["event"] == "message.dead_lettered", timeout=60)
         checked = promtool("check", "metrics", stdin=fetch(port))
         assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
-        await stop(runner)
 
 
 @asynccontextmanager
@@ -245,13 +240,11 @@ async def test_a_real_prometheus_is_told_of_a_bad_day(own_node: Node, own_projec
     rules.write_text(quick(await exported(own_project, "alerts")))
     async with prometheus(own_project.folder, port, rules) as server:
         await until(lambda: {"RunnerNoConsumer", "RunnerNoLeader"} <= firing(server), "nothing runs yet", 60)
-        async with own_project.up() as runner:
-            await started(runner)
+        async with own_project.running():
             await until(lambda: firing(server) == {"RunnerDeadLetters", "RunnerErrorRatio"}, "it fails", 60)
             own_node.stop()
             await until(lambda: {"RunnerNoConsumer", "RunnerNoLeader"} <= firing(server), "no broker", 60)
             own_node.start()
             (own_project.folder / "mended").touch()
             await until(lambda: not firing(server), "all is well", 90)
-            await stop(runner)
         await until(lambda: {"RunnerNoConsumer", "RunnerNoLeader"} <= firing(server), "it has ended", 60)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Broker
-from tests.project import Project, started, stop, until
+from tests.project import Project, until
 
 PIPELINE = """
     version: 1
@@ -30,8 +30,7 @@ HANDLERS = """
 @pytest.fixture
 def here(managed_project: Project) -> Project:
     """The pipeline, on the node with the management API, which it is not told of."""
-    managed_project.pipeline(PIPELINE)
-    managed_project.handlers(HANDLERS)
+    managed_project.write(PIPELINE, HANDLERS)
     return managed_project
 
 
@@ -213,8 +212,7 @@ async def test_a_full_queue_leaves_the_rest_aside_and_the_next_run_goes_on(here:
     other.publish_confirmed(name, *bodies)
     runner = await here.do("apply", "--recreate", name, code=1)
     assert f'wait in "{name}.recreating"' in runner.stderr
-    async with here.command("plan") as planned:
-        assert await planned.wait() == 0
+    planned = await here.do("plan")
     assert f'~ queue "{name}": its recreation was interrupted' in planned.stdout
     found = []
     for _ in range(20):
@@ -283,13 +281,10 @@ async def test_after_a_recreation_the_pipeline_runs_on(here: Project, other: For
     """`up` refuses before, and handles everything after."""
     declare(other, here.name("work"))
     other.publish(here.name("work"), b"1", b"2")
-    async with here.up() as runner:
-        assert await runner.wait() == 69
+    await here.do("up", code=69)
     await here.do("apply", "--recreate", here.name("work"))
-    async with here.up() as runner:
-        await started(runner)
+    async with here.running():
         await until(lambda: len(here.ledger.payloads()) == 2, "both messages")
-        await stop(runner)
     assert sorted(here.ledger.payloads()) == ["1", "2"]
 
 

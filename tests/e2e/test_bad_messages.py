@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.foreign import Foreign
-from tests.project import Project, stop
+from tests.project import Project
 
 PIPELINE = """
     version: 1
@@ -63,13 +63,11 @@ async def test_a_body_that_cannot_be_read_is_kept_as_it_came(
     source = rabbit_project.name(queue)
     headers = {"x-shop": "north", "count": 3, "nested": {"list": [1, "two"]}, "x-death": [{"count": 7}]}
     good = b'{"number": 2, "article": "chair"}'
-    async with rabbit_project.up() as runner:
-        await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+    async with rabbit_project.running() as runner:
         foreign.publish(source, body, message_id="bad-1", correlation_id="flow", headers=headers, **properties)
         dead = await runner.wait_for(lambda line: line["event"] == "message.dead_lettered")
         foreign.publish(source, good)  # what comes after it is not disturbed
         await runner.wait_for(lambda line: line["event"] == "message.handled")
-        await stop(runner)
     assert (dead["reason"], dead["attempt"], dead["message_id"]) == ("invalid", 1, "bad-1")
     assert "exception" not in dead
     assert not any(line["event"] == "message.retry" for line in runner.logs)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.process import RunnerProcess
-from tests.project import Project, lines, started, stop, until
+from tests.project import Project, lines, until
 
 PIPELINE = """
     version: 1
@@ -53,18 +53,15 @@ HANDLERS = """
 
 
 async def call(project: Project, name: str, *arguments: str, code: int = 0) -> RunnerProcess:
-    async with project.run("call", project.file, project.name(name), *arguments, *project.place.arguments) as runner:
-        assert await runner.wait() == code, runner.stderr
-    assert "Traceback" not in runner.stderr
-    return runner
+    return await project.run_to_end(
+        "call", project.file, project.name(name), *arguments, *project.place.arguments, code=code
+    )
 
 
 async def test_a_call_prints_the_answer_or_why_there_is_none(rabbit_project: Project, foreign: Foreign) -> None:
     project = rabbit_project
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
-    async with project.up() as runner:
-        await started(runner)
+    project.write(PIPELINE, HANDLERS)
+    async with project.running():
         answered, text = await asyncio.gather(
             call(project, "quotes", '{"kg": 2}', "--header", "tenant=a", "--id", "q-1"),
             call(project, "asked", "größer"),
@@ -86,7 +83,6 @@ async def test_a_call_prints_the_answer_or_why_there_is_none(rabbit_project: Pro
             "reason": "exhausted",
         }
         assert json.loads(nothing.stdout)["answer"] is None
-        await stop(runner)
     assert sorted((entry.payload, entry.attempt) for entry in project.ledger.entries()) == sorted(
         [("2.0", 1), ("40.0", 1), ("-1.0", 1), ("-1.0", 2)]
     )
@@ -143,8 +139,7 @@ class FibonacciRpcClient:
 
 async def test_the_tutorials_client_gets_its_answers(rabbit_project: Project, foreign: Foreign) -> None:
     """Unchanged. What its own body cannot be read as is said in headers that it need not know."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
 
     def ask() -> None:
         client = FibonacciRpcClient(str(rabbit_project.place.url), rabbit_project.name("rpc"))
@@ -155,9 +150,7 @@ async def test_the_tutorials_client_gets_its_answers(rabbit_project: Project, fo
         assert client.props.headers["x-runner-error-type"] == "InvalidMessage"
         client.connection.close()
 
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         await asyncio.to_thread(ask)
-        await stop(runner)
     assert len(lines(runner, "message.handled")) == 2
     assert len(lines(runner, "message.dead_lettered", reason="invalid")) == 1

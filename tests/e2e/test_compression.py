@@ -7,7 +7,7 @@ import json
 
 from tests.foreign import Foreign
 from tests.process import RunnerProcess
-from tests.project import Project, started, stop, until
+from tests.project import Project, until
 
 PIPELINE = """
     version: 1
@@ -35,8 +35,7 @@ HANDLERS = """
 
 async def test_handlers_get_what_was_published(project: Project) -> None:
     """After a retry, of a queue and of an event, as an object and as bytes; small messages are not compressed."""
-    project.pipeline(PIPELINE + "    producers: {send: {handler: work:send, to: UNIQUE.orders}}\n")
-    project.handlers(HANDLERS)
+    project.write(PIPELINE + "    producers: {send: {handler: work:send, to: UNIQUE.orders}}\n", HANDLERS)
     await project.up_until_idle()
     assert sorted(project.ledger.payloads()) == [
         "hear 14 None",
@@ -50,13 +49,10 @@ async def test_messages_are_shown_uncompressed_and_sent_back_as_they_were(
     rabbit_project: Project, foreign: Foreign
 ) -> None:
     shop, payload = rabbit_project, json.dumps({"id": "large", "text": "order " * 1000}).encode()
-    shop.pipeline(PIPELINE)
-    shop.handlers(HANDLERS)
-    async with shop.up(env={"BROKEN": "1"}) as runner:
-        await started(runner)
+    shop.write(PIPELINE, HANDLERS)
+    async with shop.running(env={"BROKEN": "1"}) as runner:
         foreign.publish(shop.name("orders"), gzip.compress(payload, mtime=0), content_encoding="gzip", message_id="o-1")
         await runner.wait_for(lambda line: line["event"] == "message.dead_lettered")
-        await stop(runner)
 
     shown = json.loads((await _dead(shop, "show", "--id", "o-1", "--json")).stdout)
     assert json.loads(shown["body"]) == json.loads(payload)
@@ -74,6 +70,4 @@ async def test_messages_are_shown_uncompressed_and_sent_back_as_they_were(
 
 
 async def _dead(project: Project, verb: str, *arguments: str) -> RunnerProcess:
-    async with project.run("dead", verb, project.file, *arguments, *project.place.arguments) as runner:
-        assert await runner.wait() == 0, runner.stderr
-    return runner
+    return await project.run_to_end("dead", verb, project.file, *arguments, *project.place.arguments)

@@ -49,8 +49,7 @@ BROKEN = {"BROKEN": "1"}
 @pytest.fixture
 def shop(rabbit_project: Project) -> Project:
     """A project whose handlers fail while BROKEN is set."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     return rabbit_project
 
 
@@ -59,10 +58,7 @@ async def dead(
 ) -> RunnerProcess:
     """Run `runner dead` to its end."""
     broker = project.place.arguments
-    async with project.run("dead", verb, project.file, *arguments, *broker, env=env) as runner:
-        assert await runner.wait() == code, runner.stderr + runner.stdout
-    assert "Traceback" not in runner.stderr
-    return runner
+    return await project.run_to_end("dead", verb, project.file, *arguments, *broker, env=env, code=code)
 
 
 async def found(project: Project, *arguments: str) -> list[dict[str, Any]]:
@@ -552,8 +548,7 @@ async def test_what_cannot_be_looked_at_is_one_line(
     shop: Project, memory_project: Project, rabbitmq: Broker, foreign: Foreign, unique: str
 ) -> None:
     """No broker, none that answers, no queue yet, no right: an exit code and words, and no traceback."""
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS)
+    memory_project.write(PIPELINE, HANDLERS)
     runner = await dead(memory_project, "list", code=2)
     assert "the pipeline runs on the in-process broker: there is no live broker to inspect" in runner.stderr
     assert "--broker" in runner.stderr
@@ -566,9 +561,7 @@ async def test_what_cannot_be_looked_at_is_one_line(
         await fail(shop, foreign, "1")
         rabbitmq.ctl("set_permissions", unique, "nothing", "nothing", "nothing")
         url = rabbitmq.url.replace("guest:guest", f"{unique}:secret-word")
-        async with shop.run("dead", "list", shop.file, "--broker", url) as runner:
-            assert await runner.wait() == 69, runner.stderr
-        assert "Traceback" not in runner.stderr
+        runner = await shop.run_to_end("dead", "list", shop.file, "--broker", url, code=69)
         assert "refused" in runner.stderr
         assert "secret-word" not in runner.stderr
     finally:
@@ -581,8 +574,6 @@ async def test_a_broker_that_is_not_there(shop: Project) -> None:
     (shop.folder / shop.file).write_text(
         text + "broker: {url: 'amqp://u:secret@127.0.0.1:1', connect_timeout: 100ms}\n"
     )
-    async with shop.run("dead", "list", shop.file) as runner:
-        assert await runner.wait() == 69, runner.stderr
-    assert "Traceback" not in runner.stderr
+    runner = await shop.run_to_end("dead", "list", shop.file, code=69)
     assert "127.0.0.1:1" in runner.stderr
     assert "secret" not in runner.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.project import Project, lines, started, stop
+from tests.project import Project, lines
 
 PIPELINE = """
     version: 1
@@ -25,8 +25,7 @@ HANDLERS = """
 
 
 def prepare(project: Project, options: str = "") -> None:
-    project.pipeline(PIPELINE.replace(", OPTIONS", options and f", {options}"))
-    project.handlers(HANDLERS)
+    project.write(PIPELINE.replace(", OPTIONS", options and f", {options}"), HANDLERS)
     (project.folder / "env").write_text("SHOP_KEY=abc\nSHOP_ZONE=file\n")
 
 
@@ -34,8 +33,7 @@ async def test_modules_of_handlers_find_it_at_import(memory_project: Project) ->
     """With `validate` and `up`; the environment wins."""
     prepare(memory_project)
     env = {"SHOP_ZONE": "environment"}
-    async with memory_project.run("validate", memory_project.file, "--env-file", "env") as runner:
-        assert await runner.wait() == 0, runner.stdout
+    await memory_project.run_to_end("validate", memory_project.file, "--env-file", "env")
     await memory_project.up_until_idle("--env-file", "env", env=env)
     assert memory_project.ledger.payloads() == ["1 abc environment"]
 
@@ -51,10 +49,8 @@ async def test_workers_find_it(rabbit_project: Project) -> None:
     """`--workers`, and what the environment has wins there, too."""
     prepare(rabbit_project)
     arguments = ("--workers", "2", "--env-file", "env", "--log-format", "json")
-    async with rabbit_project.up(*arguments, env={"SHOP_ZONE": "environment"}) as runner:
-        await started(runner)
+    async with rabbit_project.running(*arguments, env={"SHOP_ZONE": "environment"}):
         await rabbit_project.ledger.wait_for(1)
-        await stop(runner)
     assert rabbit_project.ledger.payloads() == ["1 abc environment"]
 
 
@@ -64,8 +60,7 @@ async def test_options_of_the_command_find_it(memory_project: Project) -> None:
     memory_project.pipeline(PIPELINE.replace(", OPTIONS", "") + "    broker: {connect_timeout: 500ms}\n")
     with (memory_project.folder / "env").open("a") as file:
         file.write("RUNNER_BROKER=amqp://127.0.0.1:1/nowhere\n")
-    async with memory_project.run("plan", memory_project.file, "--env-file", "env") as runner:
-        assert await runner.wait() == 69
+    runner = await memory_project.run_to_end("plan", memory_project.file, "--env-file", "env", code=69)
     assert "127.0.0.1:1" in runner.stderr
     assert not lines(runner, "pipeline.started")
 
@@ -77,9 +72,7 @@ async def test_a_file_that_is_no_env_file_is_wrong_usage(memory_project: Project
     for name, content in contents.items():
         (memory_project.folder / name).write_bytes(content)
         for verb in ("up", "validate", "config", "graph"):
-            async with memory_project.run(verb, memory_project.file, "--env-file", name) as runner:
-                assert await runner.wait() == 2
+            runner = await memory_project.run_to_end(verb, memory_project.file, "--env-file", name, code=2)
             assert "--env-file" in runner.stderr
             assert name in runner.stderr
             assert "canary" not in runner.stderr
-            assert "Traceback" not in runner.stderr

@@ -113,15 +113,12 @@ REFUSALS = ("ACCESS_REFUSED", "permit", "no right to")
 @pytest.fixture
 def small(rabbit_project: Project) -> Project:
     """Retries, RetryLater, dead letters, an event, a queue and a producer, on the shared node."""
-    rabbit_project.pipeline(SMALL.replace("TOPOLOGY", "manage"))
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(SMALL.replace("TOPOLOGY", "manage"), HANDLERS)
     return rabbit_project
 
 
 async def export(project: Project, *arguments: str | Path, env: dict[str, str] | None = None) -> str:
-    async with project.run("export", *arguments, env=env) as runner:
-        assert await runner.wait() == 0, runner.stderr
-    assert "Traceback" not in runner.stderr
+    runner = await project.run_to_end("export", *arguments, env=env)
     return runner.stdout
 
 
@@ -139,8 +136,7 @@ def as_user(project: Project, node: Broker, rights: dict[str, str]) -> None:
 
 async def works(project: Project, foreign: Foreign, *, knows_pauses: bool = True) -> bool:
     """Run it until idle, and say whether everything came where it should."""
-    async with project.up("--until-idle") as runner:
-        assert await runner.wait() == 0, runner.stderr
+    runner = await project.up_until_idle()
     assert ("pauses.unavailable" not in runner.stdout) is knows_pauses
     done = sorted(got.body for got in foreign.take(project.name("done")))
     return done == [b"good", b"later"] and [got.body for got in foreign.take(project.name("work.dead"))] == [b"bad"]
@@ -171,15 +167,13 @@ async def test_after_the_import_there_is_nothing_to_change(
     """Typed arguments, header bindings, wait, dead-letter and leadership queues: `plan` finds no difference."""
     url = f"{managed.url}{unique if has_vhost else ''}"
     project = Project(tmp_path, unique, Place((), url))
-    project.pipeline(EVERYTHING.replace("BROKER", url))
-    project.handlers(HANDLERS)
+    project.write(EVERYTHING.replace("BROKER", url), HANDLERS)
     await export(project, "definitions", project.file, "--output", "definitions.json")
     await asyncio.to_thread(managed.ctl, "import_definitions", str(tmp_path / "definitions.json"))
     if has_vhost:
         await asyncio.to_thread(managed.ctl, "set_permissions", "-p", unique, "guest", ".*", ".*", ".*")
     where = ("--management", managed.management_url)
-    async with project.run("plan", project.file, "--detailed-exitcode", *where) as runner:
-        assert await runner.wait() == 0, runner.stdout + runner.stderr
+    runner = await project.run_to_end("plan", project.file, "--detailed-exitcode", *where)
     assert "the broker matches the pipeline" in runner.stdout
     written = json.loads((tmp_path / "definitions.json").read_text())
     assert project.name("mine") not in {queue["name"] for queue in written["queues"]}
@@ -212,8 +206,7 @@ async def test_what_belongs_to_others_is_left_out_and_bound_to(tmp_path: Path, u
     ]
     await asyncio.to_thread(managed.ctl, "import_definitions", str(tmp_path / "definitions.json"))
     where = ("--management", managed.management_url)
-    async with project.run("plan", project.file, "--detailed-exitcode", *where) as runner:
-        assert await runner.wait() == 0, runner.stdout + runner.stderr
+    await project.run_to_end("plan", project.file, "--detailed-exitcode", *where)
 
 
 async def test_the_permissions_are_enough(small: Project, rabbitmq: Broker, foreign: Foreign) -> None:
@@ -247,18 +240,16 @@ async def test_the_permissions_are_enough_for_delays(small: Project, rabbitmq: B
     """Declared at the start, because the file has a delay."""
     small.pipeline(DELAYED)
     as_user(small, rabbitmq, await rights_of(small))
-    async with small.up() as runner:
+    async with small.running():
         await until(lambda: foreign.has_queue(small.name("done")), "it has started")
         await until(lambda: foreign.count(small.name("done")) == 3, "all have arrived")
-        await stop(runner)
 
 
 async def test_without_the_right_to_delay_the_log_says_what_to_write(
     small: Project, rabbitmq: Broker, foreign: Foreign
 ) -> None:
     """Only the code has a delay; with `delays` in the file the same rights are exported as with a delay in a `to`."""
-    small.pipeline(DELAYED.replace("{name: UNIQUE.work, delay: 100ms}", "UNIQUE.work"))
-    small.handlers(IN_CODE)
+    small.write(DELAYED.replace("{name: UNIQUE.work, delay: 100ms}", "UNIQUE.work"), IN_CODE)
     as_user(small, rabbitmq, await rights_of(small))
     async with small.up() as runner:
         failed = await runner.wait_for(lambda line: line["event"] == "producer.failed")
@@ -411,10 +402,7 @@ async def test_a_file_that_cannot_be_written_is_told(memory_project: Project) ->
 
 
 async def _run(project: Project, *arguments: Any, code: int = 1) -> RunnerProcess:
-    async with project.run("export", *arguments) as runner:
-        assert await runner.wait() == code, runner.stderr
-    assert "Traceback" not in runner.stderr
-    return runner
+    return await project.run_to_end("export", *arguments, code=code)
 
 
 async def test_an_invalid_pipeline_is_exit_78(memory_project: Project) -> None:
@@ -428,6 +416,5 @@ async def test_an_invalid_pipeline_is_exit_78(memory_project: Project) -> None:
 async def test_what_is_only_for_rabbitmq_is_refused_in_a_file(memory_project: Project, kind: str) -> None:
     """With `--broker amqp://…` the same pipeline has them."""
     memory_project.pipeline("version: 1\nbroker: file:shop.queue\nqueues: {UNIQUE.q: {unread: ignore}}\n")
-    async with memory_project.run("export", kind, memory_project.file) as runner:
-        assert await runner.wait() == 2
+    runner = await memory_project.run_to_end("export", kind, memory_project.file, code=2)
     assert f"error: export {kind} needs RabbitMQ" in runner.stderr

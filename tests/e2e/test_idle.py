@@ -8,7 +8,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Broker
-from tests.project import Project, started, stop
+from tests.project import Project, started
 
 PIPELINE = """
     version: 1
@@ -27,15 +27,13 @@ HANDLERS = """
 
 @pytest.fixture
 def shop(managed_project: Project) -> Project:
-    managed_project.pipeline(PIPELINE)
-    managed_project.handlers(HANDLERS)
+    managed_project.write(PIPELINE, HANDLERS)
     return managed_project
 
 
 async def test_it_waits_for_what_another_process_holds(shop: Project, managed: Broker) -> None:
     """The management API tells of it, some seconds late."""
-    async with shop.up() as first:
-        await started(first)
+    async with shop.running():
         with Foreign(managed.url) as other:
             other.publish(shop.name("work"), b"slow")
         await shop.ledger.wait_for(1)
@@ -47,16 +45,12 @@ async def test_it_waits_for_what_another_process_holds(shop: Project, managed: B
             (shop.folder / "go").touch()
             assert await second.wait(30) == 0, second.stderr
         assert shop.ledger.payloads() == ["begin slow", "end slow"]
-        await stop(first)
 
 
 async def test_without_the_management_api_it_does_not_know_and_says_so(shop: Project, managed: Broker) -> None:
     """Exit code 1, and which queue it is; alone it knows, and ends with 0."""
-    async with shop.up() as first:
-        await started(first)
-        async with shop.up("--until-idle") as second:
-            assert await second.wait() == 1
+    async with shop.running():
+        second = await shop.do("up", "--until-idle", code=1)
         assert "it is not known whether anything is left to do" in second.stderr
         assert f'queue "{shop.name("work")}" has 1 other consumer' in second.stderr
-        await stop(first)
     await shop.up_until_idle()

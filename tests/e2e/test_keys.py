@@ -91,8 +91,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(memory_project: Project) -> Iterator[Terminal]:
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS)
+    memory_project.write(PIPELINE, HANDLERS)
     terminal = Terminal(memory_project)
     terminal.wait_for("? help")
     yield terminal

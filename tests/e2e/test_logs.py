@@ -11,7 +11,7 @@ import pytest
 from tests.foreign import Foreign
 from tests.log_events import COMMON, EVENTS
 from tests.process import LogLine, RunnerProcess
-from tests.project import Project, stop, until
+from tests.project import Project, until
 
 EVERY_LINE = {"timestamp", "level", "event"}
 EVERY_DELIVERY = {"pipeline", "subscriber", "queue", "message_id", "correlation_id", "attempt", "duration_ms"}
@@ -85,8 +85,7 @@ def parsed(runner: RunnerProcess) -> list[Any]:
 
 async def test_each_delivery_ends_in_one_line_that_says_what_became_of_it(project: Project) -> None:
     """Handled, tried again, dead-lettered: one line each, with the fields that the language promises."""
-    project.pipeline(THREE_ENDS)
-    project.handlers(THREE_ENDS_HANDLERS)
+    project.write(THREE_ENDS, THREE_ENDS_HANDLERS)
     runner = await project.up_until_idle()
 
     handled = of(runner.logs, "message.handled")
@@ -105,8 +104,7 @@ async def test_each_delivery_ends_in_one_line_that_says_what_became_of_it(projec
 
 async def test_each_publication_of_a_producer_has_a_line(project: Project) -> None:
     """What a producer has published can be followed by its id to where it was handled."""
-    project.pipeline(THREE_ENDS)
-    project.handlers(THREE_ENDS_HANDLERS)
+    project.write(THREE_ENDS, THREE_ENDS_HANDLERS)
     runner = await project.up_until_idle()
 
     published = of(runner.logs, "message.published")
@@ -123,8 +121,7 @@ async def test_each_publication_of_a_producer_has_a_line(project: Project) -> No
 
 async def test_the_life_of_a_pipeline_can_be_read_in_the_log(project: Project) -> None:
     """Connected, started with its counts, draining, stopped with its totals: once each, in this order."""
-    project.pipeline(THREE_ENDS)
-    project.handlers(THREE_ENDS_HANDLERS)
+    project.write(THREE_ENDS, THREE_ENDS_HANDLERS)
     runner = await project.up_until_idle()
 
     states = [line for line in runner.logs if line["event"].startswith(("broker.", "pipeline."))]
@@ -143,8 +140,7 @@ async def test_the_life_of_a_pipeline_can_be_read_in_the_log(project: Project) -
 
 async def test_the_terminal_shows_a_checklist_and_totals_and_stdout_only_log_lines(project: Project) -> None:
     """stderr tells people what was loaded, where it runs and what it did; stdout is JSON lines and nothing else."""
-    project.pipeline(THREE_ENDS)
-    project.handlers(THREE_ENDS_HANDLERS)
+    project.write(THREE_ENDS, THREE_ENDS_HANDLERS)
     runner = await project.up_until_idle()
 
     said = [line for line in runner.stderr.splitlines() if line.split()[0] != "with"]  # features of RabbitMQ 4
@@ -159,8 +155,7 @@ async def test_the_terminal_shows_a_checklist_and_totals_and_stdout_only_log_lin
 
 async def test_a_second_start_finds_everything_there(rabbit_project: Project) -> None:
     """The checklist says how many exchanges and queues were new: none, the second time."""
-    rabbit_project.pipeline(THREE_ENDS)
-    rabbit_project.handlers(THREE_ENDS_HANDLERS)
+    rabbit_project.write(THREE_ENDS, THREE_ENDS_HANDLERS)
     first = await rabbit_project.up_until_idle("--only", "handle")
     second = await rabbit_project.up_until_idle("--only", "handle")
 
@@ -171,8 +166,7 @@ async def test_a_second_start_finds_everything_there(rabbit_project: Project) ->
 
 async def test_handlers_own_lines_carry_the_message_they_are_about(rabbit_project: Project, foreign: Foreign) -> None:
     """Lines of structlog and of logging, from the loop, its tasks and threads, name the message and the subscriber."""
-    rabbit_project.pipeline(TALKATIVE)
-    rabbit_project.handlers(TALKATIVE_HANDLERS)
+    rabbit_project.write(TALKATIVE, TALKATIVE_HANDLERS)
     async with rabbit_project.up() as runner:
         await runner.wait_for(lambda line: line["event"] == "pipeline.started")
         foreign.publish(rabbit_project.name("async"), b"one", message_id="id-1", correlation_id="flow-1")
@@ -238,8 +232,7 @@ async def test_producers_own_lines_carry_their_name(project: Project) -> None:
 
 async def test_a_message_id_cannot_forge_a_log_line(rabbit_project: Project, foreign: Foreign) -> None:
     """Line breaks, terminal codes and Unicode's own separators in a foreign message id come out escaped."""
-    rabbit_project.pipeline(TALKATIVE)
-    rabbit_project.handlers(TALKATIVE_HANDLERS)
+    rabbit_project.write(TALKATIVE, TALKATIVE_HANDLERS)
     evil = 'x\n{"event": "message.handled", "forged": true}\x1b[31m\u2028\u2029\x85\x00end'
     async with rabbit_project.up("--only", "in_loop") as runner:
         await runner.wait_for(lambda line: line["event"] == "pipeline.started")
@@ -255,8 +248,7 @@ async def test_a_message_id_cannot_forge_a_log_line(rabbit_project: Project, for
 
 async def test_a_message_id_cannot_drive_a_terminal(rabbit_project: Project, foreign: Foreign) -> None:
     """The console's lines, too, show control characters escaped."""
-    rabbit_project.pipeline(TALKATIVE)
-    rabbit_project.handlers(TALKATIVE_HANDLERS)
+    rabbit_project.write(TALKATIVE, TALKATIVE_HANDLERS)
     async with rabbit_project.up("--only", "in_loop", "--log-format", "console") as runner:
         await until(lambda: "running" in runner.stderr, "the start")
         foreign.publish(rabbit_project.name("async"), b"one", message_id="\x1b[31m\nid", correlation_id="\x1b[2J")
@@ -289,8 +281,7 @@ async def test_payloads_are_logged_only_where_the_pipeline_says_so(project: Proj
 
 async def test_a_level_hides_what_is_below_it(project: Project) -> None:
     """--log-level warning leaves warnings and errors, of handlers' loggers as well."""
-    project.pipeline(THREE_ENDS)
-    project.handlers(THREE_ENDS_HANDLERS)
+    project.write(THREE_ENDS, THREE_ENDS_HANDLERS)
     runner = await project.up_until_idle("--log-level", "warning")
     assert sorted(line["event"] for line in parsed(runner)) == ["message.dead_lettered", "message.retry"]
     assert {line["level"] for line in runner.logs} == {"warning", "error"}
@@ -320,8 +311,7 @@ async def test_the_pipeline_chooses_level_and_message_lines(memory_project: Proj
 
 async def test_the_console_format_is_text_for_people(project: Project) -> None:
     """--log-format console has no JSON, and no colours where stdout is not a terminal."""
-    project.pipeline(THREE_ENDS)
-    project.handlers(THREE_ENDS_HANDLERS)
+    project.write(THREE_ENDS, THREE_ENDS_HANDLERS)
     runner = await project.up_until_idle("--log-format", "console")
     assert runner.logs == []
     assert "\x1b" not in runner.stdout
@@ -332,8 +322,7 @@ async def test_the_console_format_is_text_for_people(project: Project) -> None:
 
 async def test_colours_can_be_forced_and_forbidden(memory_project: Project) -> None:
     """FORCE_COLOR colours the console's lines in a pipe, NO_COLOR wins over it."""
-    memory_project.pipeline(THREE_ENDS)
-    memory_project.handlers(THREE_ENDS_HANDLERS)
+    memory_project.write(THREE_ENDS, THREE_ENDS_HANDLERS)
     forced = await memory_project.up_until_idle("--log-format", "console", env={"FORCE_COLOR": "1"})
     forbidden = await memory_project.up_until_idle("--log-format", "console", env={"FORCE_COLOR": "1", "NO_COLOR": "1"})
     assert "\x1b[" in forced.stdout
@@ -405,8 +394,7 @@ async def test_our_lines_stay_ours_whatever_handlers_do(project: Project) -> Non
 
 async def test_every_line_of_a_run_is_documented(project: Project) -> None:
     """Event, level and fields are in the tables of docs/reference/logs.md."""
-    project.pipeline(THREE_ENDS)
-    project.handlers(THREE_ENDS_HANDLERS)
+    project.write(THREE_ENDS, THREE_ENDS_HANDLERS)
     runner = await project.up_until_idle("--log-level", "debug", "--http", "127.0.0.1:0")
     events = {event.name: event for event in EVENTS}
     assert len(runner.logs) > 10
@@ -437,9 +425,8 @@ async def test_a_tick_is_one_line(memory_project: Project) -> None:
         def handle(order): note(order)
         """
     )
-    async with memory_project.up() as runner:
+    async with memory_project.running() as runner:
         await memory_project.ledger.wait_for(30)
-        await stop(runner)
     told = [line for line in runner.logs if "producer" in line]
     assert {(line["event"], line["producer"], line["published"]) for line in told} == {
         ("producer.finished", "one", 1),

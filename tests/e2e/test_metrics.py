@@ -15,7 +15,7 @@ from runner.release import version
 from tests.e2e.test_workers import all_run
 from tests.foreign import Foreign
 from tests.node import Broker, Node, free_port
-from tests.project import Place, Project, lines, started, stop, until
+from tests.project import Place, Project, lines, stop, until
 from tests.proxy import Proxy
 from tests.scraping import Scrape, fetch
 
@@ -62,8 +62,7 @@ HANDLERS = """
 
 def prepare(project: Project, pipeline: str = PIPELINE, handlers: str = HANDLERS) -> int:
     port = free_port()
-    project.pipeline(pipeline.replace("PORT", str(port)))
-    project.handlers(handlers)
+    project.write(pipeline.replace("PORT", str(port)), handlers)
     return port
 
 
@@ -75,12 +74,10 @@ async def scraped(port: int, name: str, value: float, **labels: str) -> Scrape:
 
 async def test_metrics_agree_with_what_handlers_did_and_with_the_log(project: Project) -> None:
     port = prepare(project)
-    async with project.up() as runner:
-        await started(runner)
+    async with project.running() as runner:
         await scraped(port, "runner_messages_total", 4, outcome="dead_lettered")
         # Each odd number but 3 and 13, and the one of the clock, has come through.
         scrape = await scraped(port, "runner_messages_total", 9, subscriber="count", outcome="handled")
-        await stop(runner)
     checked = project.ledger.counts()
     assert sum(number for name, number in checked.items() if name.startswith("check")) == 16 + 2 * 4
     for outcome, expected in {"handled": 16, "retried": 4, "dead_lettered": 4, "released": 0, "duplicate": 0}.items():
@@ -142,8 +139,7 @@ async def test_gauges_say_what_goes_on_now(project: Project) -> None:
         await project.do("publish", project.name("later"), "1", "--delay", "1h")
         scheduled = 1
     before = time.time()
-    async with project.up() as runner:
-        await started(runner)
+    async with project.running():
         await project.ledger.wait_for(3)
         await scraped(port, "runner_scheduled", scheduled, pipeline=project.unique)
         scrape = await scraped(port, "runner_leader", 1, pipeline=project.unique)
@@ -164,7 +160,6 @@ async def test_gauges_say_what_goes_on_now(project: Project) -> None:
         await scraped(port, "runner_messages_in_flight", 0)
         assert before <= (Scrape(port)(last_run, producer="make") or 0) <= time.time()
         assert Scrape(port)("runner_producer_failures_total", producer="make") == 0
-        await stop(runner)
 
 
 async def test_every_metric_is_there_from_the_start_with_its_help_and_type(rabbit_project: Project) -> None:
@@ -188,8 +183,7 @@ async def test_the_connection_is_followed(rabbit_project: Project, rabbitmq: Bro
     port = prepare(rabbit_project)
     async with Proxy(rabbitmq.port) as proxy:
         rabbit_project.place = Place.at(proxy.url)
-        async with rabbit_project.up() as runner:
-            await started(runner)
+        async with rabbit_project.running() as runner:
             await scraped(port, "runner_concurrency", 4, subscriber="check")
             assert Scrape(port)("runner_broker_reconnects_total") == 0
             proxy.blackhole()
@@ -206,7 +200,6 @@ async def test_the_connection_is_followed(rabbit_project: Project, rabbitmq: Bro
 
             # The process counts before it has written the line.
             await until(lambda: Scrape(port)("runner_broker_reconnects_total") == again() > 0, "each is counted once")
-            await stop(runner)
 
 
 async def test_a_scrape_is_answered_while_the_process_drains(project: Project) -> None:
@@ -251,8 +244,7 @@ async def test_a_thousand_subscribers_fit_into_a_scrape(memory_project: Project)
     text = f'version: 1\ntelemetry: {{http: "127.0.0.1:{port}"}}\nqueues:\n{queues}subscribers:\n{subscribers}'
     (memory_project.folder / memory_project.file).write_text(text)
     memory_project.handlers("async def handle(order: str) -> None: pass")
-    async with memory_project.up() as runner:
-        await started(runner)
+    async with memory_project.running():
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
         response = connection.getresponse()
@@ -263,7 +255,6 @@ async def test_a_thousand_subscribers_fit_into_a_scrape(memory_project: Project)
         plain = gzip.decompress(body).decode()
         assert plain.count("\nrunner_concurrency{") == MANY
         assert len(plain) < 1_000_000
-        await stop(runner)
 
 
 WORK = """
@@ -350,26 +341,22 @@ async def test_a_blocked_worker_does_not_hide_the_others(rabbit_project: Project
 async def test_two_runners_on_one_port(memory_project: Project) -> None:
     """The second one says so at once, and the first one goes on."""
     port = prepare(memory_project, WORK, HANDLE)
-    async with memory_project.up() as first:
-        await started(first)
+    async with memory_project.running():
         async with memory_project.up() as second:
             assert await second.wait() == 1
             assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in second.stderr
         assert Scrape(port)("runner_concurrency", subscriber="work") == 2
-        await stop(first)
 
 
 async def test_a_consumer_that_the_broker_ends_is_counted(rabbit_project: Project, foreign: Foreign) -> None:
     """As often as the log says so."""
     port = prepare(rabbit_project, WORK, HANDLE)
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         assert Scrape(port)("runner_consumer_lost_total", subscriber="work") == 0
         foreign.channel.queue_delete(rabbit_project.name("work"))
         await runner.wait_for(lambda line: line["event"] == "consumer.resumed")
         await scraped(port, "runner_concurrency", 2, subscriber="work")
         assert Scrape(port)("runner_consumer_lost_total", subscriber="work") == len(lines(runner, "consumer.lost")) > 0
-        await stop(runner)
 
 
 @pytest.mark.slow
@@ -386,12 +373,10 @@ async def test_a_broker_that_blocks_is_seen(own_node: Node, own_project: Project
         """,
         "def tick(): return 1\nasync def handle(number: int) -> None: note(number)",
     )
-    async with own_project.up() as runner:
-        await started(runner)
+    async with own_project.running():
         assert Scrape(port)("runner_broker_blocked") == 0
         own_node.ctl("set_vm_memory_high_watermark", "absolute", "1")
         scrape = await scraped(port, "runner_broker_blocked", 1)
         assert scrape("runner_broker_connected") == 1
         own_node.ctl("set_vm_memory_high_watermark", "0.6")
         await scraped(port, "runner_broker_blocked", 0)
-        await stop(runner)

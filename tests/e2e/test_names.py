@@ -72,10 +72,7 @@ async def run(project: Project, *arguments: str) -> RunnerProcess:
     """Run a command on the project's pipeline and broker."""
     words = 2 if arguments[0] == "dead" else 1
     rest = arguments[words:]
-    async with project.run(*arguments[:words], project.file, *rest, *project.place.arguments) as runner:
-        assert await runner.wait() == 0, runner.stderr
-    assert "Traceback" not in runner.stderr
-    return runner
+    return await project.run_to_end(*arguments[:words], project.file, *rest, *project.place.arguments)
 
 
 @pytest.mark.parametrize("letter", ["q", "订", "😀"])
@@ -100,8 +97,7 @@ async def test_a_name_has_255_bytes(rabbit_project: Project, foreign: Foreign, l
         queues: {{{name}: }}
         subscribers: {{s: {{from: {name}, handler: "work:handle"}}}}
     """)
-    async with rabbit_project.run("validate", rabbit_project.file) as runner:
-        assert await runner.wait() == 78
+    runner = await rabbit_project.run_to_end("validate", rabbit_project.file, code=78)
     assert "its dead-letter queue would have a name of more than 255 bytes" in runner.stdout
 
 

@@ -14,7 +14,7 @@ import pika
 import pytest
 
 from tests.foreign import Foreign
-from tests.project import Project, lines, started, stop, until
+from tests.project import Project, lines, until
 
 TEXT = "订单编号: 54321"
 
@@ -46,8 +46,7 @@ async def test_a_queue_that_another_program_declared_is_joined(rabbit_project: P
     queue = rabbit_project.name("orders")
     foreign.channel.queue_declare(queue)
     foreign.channel.basic_publish("", queue, TEXT.encode())
-    rabbit_project.pipeline(PLAIN)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PLAIN, HANDLERS)
     await rabbit_project.up_until_idle()
     assert rabbit_project.ledger.payloads() == [TEXT]
     foreign.channel.queue_declare(queue)  # still the same
@@ -56,21 +55,17 @@ async def test_a_queue_that_another_program_declared_is_joined(rabbit_project: P
 async def test_another_program_joins_a_queue_of_ours(rabbit_project: Project, foreign: Foreign) -> None:
     """The runner was first: the other program's plain declaration fits, and what it sends is handled."""
     queue = rabbit_project.name("orders")
-    rabbit_project.pipeline(PLAIN)
-    rabbit_project.handlers(HANDLERS)
-    async with rabbit_project.up() as runner:
-        await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+    rabbit_project.write(PLAIN, HANDLERS)
+    async with rabbit_project.running():
         foreign.channel.queue_declare(queue)
         foreign.channel.basic_publish("", queue, TEXT.encode())
         await rabbit_project.ledger.wait_for(1)
-        await stop(runner)
     assert rabbit_project.ledger.payloads() == [TEXT]
 
 
 async def test_another_program_gets_the_plain_text(rabbit_project: Project, foreign: Foreign) -> None:
     """No envelope of ours: the body is the text in UTF-8."""
-    rabbit_project.pipeline(SENDING)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(SENDING, HANDLERS)
     foreign.channel.queue_declare(rabbit_project.name("orders"))
     await rabbit_project.up_until_idle()
     (got,) = foreign.take(rabbit_project.name("orders"))
@@ -104,12 +99,11 @@ async def test_another_program_hears_our_events_and_we_hear_its(rabbit_project: 
         def hear(fact: dict) -> None: note(fact["order"])
         """
     )
-    async with rabbit_project.up() as runner:
+    async with rabbit_project.running() as runner:
         await until(lambda: foreign.count(theirs) == 1, "their copy of our event")
         await runner.wait_for(lambda line: line["event"] == "pipeline.started")
         foreign.publish(rabbit_project.name("moved"), b'{"order": 2}', exchange="events")
         await rabbit_project.ledger.wait_for(1)
-        await stop(runner)
     ours, its = foreign.take(theirs)
     assert (ours.body, ours.exchange, ours.routing_key) == (b'{"order":1}', "events", event)
     assert (ours.properties.type, ours.properties.content_type) == (event, "application/json")
@@ -119,8 +113,7 @@ async def test_another_program_hears_our_events_and_we_hear_its(rabbit_project: 
 
 async def test_what_a_handler_gets_follows_the_content_type(rabbit_project: Project, foreign: Foreign) -> None:
     """Without an annotation: JSON where it says so or where it parses, else text, else bytes."""
-    rabbit_project.pipeline(PLAIN)
-    rabbit_project.handlers("async def process(payload) -> None: note(repr(payload))")
+    rabbit_project.write(PLAIN, "async def process(payload) -> None: note(repr(payload))")
     bodies = {
         (b'{"a": 1}', "application/json"): "{'a': 1}",
         (b'{"b": 1}', None): "{'b': 1}",
@@ -130,12 +123,10 @@ async def test_what_a_handler_gets_follows_the_content_type(rabbit_project: Proj
         (b"\xff\xfe", None): "b'\\xff\\xfe'",
         (b"bytes", "application/octet-stream"): "b'bytes'",
     }
-    async with rabbit_project.up() as runner:
-        await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+    async with rabbit_project.running():
         for body, content_type in bodies:
             foreign.publish(rabbit_project.name("orders"), body, content_type=content_type)
         await rabbit_project.ledger.wait_for(len(bodies))
-        await stop(runner)
     assert sorted(rabbit_project.ledger.payloads()) == sorted(bodies.values())
 
 
@@ -150,8 +141,7 @@ async def test_the_command_line_tools_of_amqp_work_with_us(rabbit_project: Proje
 
     tool("amqp-declare-queue", f"--queue={queue}")
     tool("amqp-publish", f"--routing-key={queue}", f"--body={TEXT}")
-    rabbit_project.pipeline(PLAIN)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PLAIN, HANDLERS)
     await rabbit_project.up_until_idle()
     assert rabbit_project.ledger.payloads() == [TEXT]
 
@@ -185,8 +175,7 @@ MARK = b"\xef\xbb\xbf"
 
 async def test_encodings_of_other_clients_are_understood(rabbit_project: Project, foreign: Foreign) -> None:
     """Charsets, compressions and byte order marks; bytes are uncompressed, else as they are."""
-    rabbit_project.pipeline(READING)
-    rabbit_project.handlers(READERS)
+    rabbit_project.write(READING, READERS)
     sent: list[tuple[str, bytes, str | None, str | None, str]] = [
         ("raw", b"\x08\x96", "application/data", "binary", "b'\\x08\\x96' binary"),
         ("raw", gzip.compress(b"\x08"), "application/json", "gzip", "b'\\x08' gzip"),
@@ -201,27 +190,23 @@ async def test_encodings_of_other_clients_are_understood(rabbit_project: Project
         ("dict", MARK + b'{"a": 4}', "application/json", None, "{'a': 4}"),
         ("dict", zlib.compress(b'{"a": 5}'), None, "deflate", "{'a': 5}"),
     ]
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running():
         for queue, body, content_type, encoding, _ in sent:
             properties: dict[str, Any] = {"content_type": content_type, "content_encoding": encoding}
             foreign.publish(rabbit_project.name(queue), body, **properties)
         await rabbit_project.ledger.wait_for(len(sent))
-        await stop(runner)
     assert sorted(rabbit_project.ledger.payloads()) == sorted(f"{queue} {shown}" for queue, *_, shown in sent)
 
 
 async def test_an_encoding_that_is_not_known_is_kept_with_its_name(rabbit_project: Project, foreign: Foreign) -> None:
     """The dead letter has it too, and so has what is sent back."""
-    rabbit_project.pipeline(READING)
-    rabbit_project.handlers(READERS)
+    rabbit_project.write(READING, READERS)
     await apply(rabbit_project)
     foreign.publish(rabbit_project.name("dict"), b"{}", content_type="application/json", content_encoding="br")
     runner = await rabbit_project.up_until_idle()
     (dead,) = lines(runner, "message.dead_lettered")
     assert (dead["reason"], dead["error"]) == ("invalid", 'content encoding "br" is not supported')
-    async with rabbit_project.command("dead replay") as command:
-        assert await command.wait() == 0, command.stderr
+    await rabbit_project.do("dead replay")
     (again,) = foreign.take(rabbit_project.name("dict"))
     assert (again.body, again.properties.content_encoding) == (b"{}", "br")
 
@@ -297,8 +282,7 @@ ANSWERERS = """
 @pytest.mark.parametrize("is_direct", [True, False], ids=["direct", "queue"])
 async def test_a_caller_gets_its_answer(rabbit_project: Project, foreign: Foreign, is_direct: bool) -> None:
     """At a queue of its own or by a direct reply; with its correlation id, else its message id; also after a retry."""
-    rabbit_project.pipeline(ANSWERING)
-    rabbit_project.handlers(ANSWERERS)
+    rabbit_project.write(ANSWERING, ANSWERERS)
     channel, answers = foreign.channel, []
     address = "amq.rabbitmq.reply-to" if is_direct else channel.queue_declare("", exclusive=True).method.queue
     questions = [
@@ -306,8 +290,7 @@ async def test_a_caller_gets_its_answer(rabbit_project: Project, foreign: Foreig
         ("add", b'{"a": 2, "b": 2, "attempts": 2}', {"correlation_id": "c-2"}, ("c-2", b'{"sum":4}')),
         ("say", b'{"a": 3, "b": 2}', {"message_id": "m-3"}, ("m-3", b'{"sum":5}')),
     ]
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         channel.basic_consume(address, lambda *got: answers.append(got[2:]), auto_ack=True)
         for queue, body, ids, _ in questions:
             properties = pika.BasicProperties(reply_to=address, **ids)
@@ -316,7 +299,6 @@ async def test_a_caller_gets_its_answer(rabbit_project: Project, foreign: Foreig
         while len(answers) < len(questions) and time.monotonic() < deadline:
             channel.connection.process_data_events(0.1)
             await asyncio.sleep(0)
-        await stop(runner)
     found = sorted((properties.correlation_id, body) for properties, body in answers)
     assert found == sorted(answer for *_, answer in questions)
     assert lines(runner, "result.retry") == []
@@ -324,8 +306,7 @@ async def test_a_caller_gets_its_answer(rabbit_project: Project, foreign: Foreig
 
 async def test_a_caller_that_has_gone_is_no_error(rabbit_project: Project, foreign: Foreign) -> None:
     """Its question is done. An address that RabbitMQ would end our connection for is not tried again and again."""
-    rabbit_project.pipeline(ANSWERING)
-    rabbit_project.handlers(ANSWERERS)
+    rabbit_project.write(ANSWERING, ANSWERERS)
     await apply(rabbit_project)
     caller = pika.BlockingConnection(pika.URLParameters(str(rabbit_project.place.url)))
     asking = caller.channel()
@@ -343,5 +324,4 @@ async def test_a_caller_that_has_gone_is_no_error(rabbit_project: Project, forei
 
 
 async def apply(project: Project) -> None:
-    async with project.command("apply") as runner:
-        assert await runner.wait() == 0, runner.stderr
+    await project.do("apply")

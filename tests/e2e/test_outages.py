@@ -10,7 +10,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Broker, Node
-from tests.project import Place, Project, stop, until
+from tests.project import Place, Project, until
 from tests.proxy import Proxy
 
 ORDERS = 600
@@ -46,8 +46,7 @@ EXPECTED = {f"{kind}-{number}" for kind in ("sent", "made") for number in range(
 
 def prepare(project: Project, foreign: Foreign) -> None:
     """Put a backlog into the queue, confirmed, before the runner starts."""
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     arguments = {
         "x-queue-type": "quorum",
         "x-delivery-limit": 20,
@@ -77,11 +76,10 @@ async def test_a_broker_that_is_killed_and_comes_back_loses_nothing(
 ) -> None:
     """kill -9 of RabbitMQ under load: the runner reconnects by itself and every confirmed message is handled."""
     project = Project(tmp_path_factory.mktemp("project"), unique, Place.at(own_node.url))
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     with Foreign(own_node.url) as foreign:
         prepare(project, foreign)
-    async with project.up() as runner:
+    async with project.running() as runner:
         await until(lambda: "made-100" in project.ledger.payloads(), "both kinds of messages are under way")
         queues = [project.name(name) for name in ("work", "made", "work.dead", "made.dead", "producers")]
         await asyncio.to_thread(own_node.wait_until_kept, *queues)
@@ -91,7 +89,6 @@ async def test_a_broker_that_is_killed_and_comes_back_loses_nothing(
         await asyncio.to_thread(own_node.start)
         await runner.wait_for(lambda line: line["event"] == "broker.connected" and "role" in line)
         await until(lambda: project.ledger.counts().keys() >= EXPECTED, "everything handled", timeout=60)
-        await stop(runner)
     check_ledger(project, losses=1)
     lost = {line["role"] for line in runner.logs if line["event"] == "broker.lost"}
     assert lost == {"publish", "consume"}
@@ -107,14 +104,13 @@ async def test_a_connection_that_is_cut_again_and_again_loses_nothing(
     prepare(rabbit_project, foreign)
     async with Proxy(rabbitmq.port) as proxy:
         rabbit_project.place = Place.at(proxy.url)
-        async with rabbit_project.up() as runner:
+        async with rabbit_project.running():
             for cut in (1, 2, 3):
                 await rabbit_project.ledger.wait_for(cut * 200)
                 accepted = proxy.accepted
                 proxy.cut()
                 await until(partial(lambda before: proxy.accepted >= before + 2, accepted), "both connections are back")
             await until(lambda: rabbit_project.ledger.counts().keys() >= EXPECTED, "everything handled", timeout=40)
-            await stop(runner)
     check_ledger(rabbit_project, losses=3)
     assert foreign.count(rabbit_project.name("work")) == foreign.count(rabbit_project.name("made")) == 0
 
@@ -123,11 +119,10 @@ async def test_a_connection_that_is_cut_while_it_comes_back_comes_back_later(
     rabbit_project: Project, foreign: Foreign, rabbitmq: Broker
 ) -> None:
     """Cut in the middle of the handshake, of declaring, of registering: the runner ends up connected, and works."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     async with Proxy(rabbitmq.port) as proxy:
         rabbit_project.place = Place.at(proxy.url)
-        async with rabbit_project.up() as runner:
+        async with rabbit_project.running():
             await rabbit_project.ledger.wait_for(50)
             for delay_s in (0.0, 0.004, 0.008, 0.016, 0.032):
                 accepted = proxy.accepted
@@ -138,7 +133,6 @@ async def test_a_connection_that_is_cut_while_it_comes_back_comes_back_later(
             await until(lambda: rabbit_project.ledger.counts().keys() >= made, "everything handled", timeout=30)
             foreign.publish_confirmed(rabbit_project.name("work"), b"sent-1")
             await until(lambda: "sent-1" in rabbit_project.ledger.payloads(), "the other subscriber is back, too")
-            await stop(runner)
 
 
 async def test_a_runner_that_is_killed_loses_nothing(rabbit_project: Project, foreign: Foreign) -> None:
@@ -157,29 +151,23 @@ async def test_a_runner_that_is_killed_loses_nothing(rabbit_project: Project, fo
 
 async def test_a_stop_while_the_broker_is_away_ends(rabbit_project: Project, rabbitmq: Broker) -> None:
     """SIGTERM while it reconnects: exit 0 within the grace."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     async with Proxy(rabbitmq.port) as proxy:
         rabbit_project.place = Place.at(proxy.url)
-        async with rabbit_project.up("--only", "work") as runner:
-            await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+        async with rabbit_project.running("--only", "work") as runner:
             proxy.blackhole()
             proxy.cut()
             await runner.wait_for(lambda line: line["event"] == "broker.lost")
-            await stop(runner)
 
 
 async def test_a_queue_that_is_deleted_is_declared_again(rabbit_project: Project, foreign: Foreign) -> None:
     """Somebody deletes the queue under the subscriber: it says so, and goes on with a new one."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     queue = rabbit_project.name("work")
-    async with rabbit_project.up("--only", "work") as runner:
-        await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+    async with rabbit_project.running("--only", "work") as runner:
         foreign.channel.queue_delete(queue)
         lost = await runner.wait_for(lambda line: line["event"] == "consumer.lost")
         assert lost["queue"] == queue
         await runner.wait_for(lambda line: line["event"] == "consumer.resumed")
         foreign.publish_confirmed(queue, b"sent-1")
         await rabbit_project.ledger.wait_for(1)
-        await stop(runner)

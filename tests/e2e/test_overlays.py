@@ -24,15 +24,13 @@ async def test_overlays_reach_the_workers_and_what_is_left_out_keeps_its_message
     rabbit_project: Project, foreign: Foreign
 ) -> None:
     project = rabbit_project
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     (project.folder / "prod.yaml").write_text("subscribers: {handle: {with: {mark: prod}, concurrency: 1}}\n")
     changes = ("--overlay", "prod.yaml", "--set", "subscribers.handle.with.mark=set", "--set", "name=changed")
     await project.do("apply", *changes)
     foreign.publish(project.name("work"), b"one", b"two")
     foreign.publish(project.name("other"), b"three")
-    async with project.up("--workers", "2", "--until-idle", "--except", "skip", *changes) as runner:
-        assert await runner.wait() == 0
+    runner = await project.do("up", "--workers", "2", "--until-idle", "--except", "skip", *changes)
     assert sorted(project.ledger.payloads()) == ["set one", "set two"]
     assert {line["pipeline"] for line in runner.logs if line["event"] == "message.handled"} == {"changed"}
     status = await project.do("status", "--json", "--set", "subscribers.skip.enabled=false")
@@ -45,11 +43,9 @@ async def test_overlays_reach_the_workers_and_what_is_left_out_keeps_its_message
 
 
 async def test_each_command_reports_the_option_that_is_wrong(memory_project: Project) -> None:
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS)
+    memory_project.write(PIPELINE, HANDLERS)
     wrong = ("--set", "subscribers.handel.concurrency=2")
     for command in ("validate", "config", "graph", "up"):
-        async with memory_project.run(command, memory_project.file, *wrong) as runner:
-            assert await runner.wait() == 78
+        runner = await memory_project.run_to_end(command, memory_project.file, *wrong, code=78)
         told = runner.stdout + runner.stderr
         assert "1 | --set subscribers.handel.concurrency=2\n  |                   ^^^^^^\n" in told

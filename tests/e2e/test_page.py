@@ -42,8 +42,7 @@ ACTING = {"RUNNER_TOKEN": TOKEN}
 def prepare(project: Project) -> Page:
     """Write the pipeline, and return its page."""
     page = Page(free_port())
-    project.pipeline(PIPELINE.replace("PORT", str(page.port)))
-    project.handlers(HANDLERS)
+    project.write(PIPELINE.replace("PORT", str(page.port)), HANDLERS)
     return page
 
 
@@ -62,8 +61,7 @@ def row(told: dict[str, Any], kind: str) -> dict[str, Any]:
 async def test_it_tells_what_runs_and_what_it_does(project: Project) -> None:
     """Counts, rates and times as they are counted, and what waits as the broker says."""
     page, queue = prepare(project), project.name("work")
-    async with project.up(env=ACTING) as runner:
-        await started(runner)
+    async with project.running(env=ACTING) as runner:
         page.state()
         bring(page, *range(-20, 0), 1, 2)
         await page.dead(f"{queue}.dead", 2)
@@ -83,14 +81,12 @@ async def test_it_tells_what_runs_and_what_it_does(project: Project) -> None:
         drawing = page.get("/-/flow")[2]
         for each in (hear["id"], brought["id"], f"queue:{queue}"):
             assert f'data-node="{each}"' in drawing
-        await stop(runner)
 
 
 async def test_a_dead_letter_is_opened_tried_and_sent_back(project: Project) -> None:
     """Where it failed is told with the traceback; trying changes nothing; what is sent back is handled."""
     page, dead = prepare(project), project.name("work.dead")
-    async with project.up("--allow-actions", env=ACTING) as runner:
-        await started(runner)
+    async with project.running("--allow-actions", env=ACTING) as runner:
         for number in (1, 2, 3):  # one after the other: the order in which two fail together is open
             bring(page, number)
             await page.dead(dead, number)
@@ -124,13 +120,11 @@ async def test_a_dead_letter_is_opened_tried_and_sent_back(project: Project) -> 
         assert (await page.act("replay", rest))["moved"] == 2
         await page.dead(dead, 0)
         await until(lambda: project.ledger.counts() == {"1": 2, "2": 1, "3": 1}, "handled")
-        await stop(runner)
 
 
 async def test_dropping_takes_what_was_said_and_no_more(project: Project) -> None:
     page, dead = prepare(project), project.name("work.dead")
-    async with project.up("--allow-actions", env=ACTING) as runner:
-        await started(runner)
+    async with project.running("--allow-actions", env=ACTING):
         bring(page, 1, 2)
         assert page.send("POST", "/bring", b'"no order"', {"Content-Type": "application/json"})[0] == 202
         await page.dead(dead, 3)
@@ -147,13 +141,11 @@ async def test_dropping_takes_what_was_said_and_no_more(project: Project) -> Non
         assert left["error_type"] == "InvalidMessage"
         status, told = page.ask("open", {"queue": dead, "id": group["letters"][0]["id"]})
         assert (status, told) == (404, {"error": "the message is no longer in the queue"})
-        await stop(runner)
 
 
 async def test_looking_leaves_the_letters_in_their_order(project: Project) -> None:
     page, dead = prepare(project), project.name("work.dead")
-    async with project.up(env=ACTING) as runner:
-        await started(runner)
+    async with project.running(env=ACTING):
         for number in range(5):
             bring(page, number)
             await page.dead(dead, number + 1)
@@ -162,17 +154,14 @@ async def test_looking_leaves_the_letters_in_their_order(project: Project) -> No
             (group,) = (await page.act("list", {"queue": dead}))["groups"]
             looks.append([letter["error"] for letter in group["letters"]])
         assert looks == [[f"no order {number}" for number in range(5)]] * 3
-        await stop(runner)
 
 
 async def test_the_page_of_a_broker_runs_nothing(rabbit_project: Project, foreign: Foreign) -> None:
     """Depths and dead letters; what only a running process counts is said to be unknown."""
     page, dead = prepare(rabbit_project), rabbit_project.name("work.dead")
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         bring(page, 1)
         await runner.wait_for(lambda line: line["event"] == "message.dead_lettered")
-        await stop(runner)
     foreign.publish(rabbit_project.name("work"), b'{"n": -1}', b'{"n": -2}')
     arguments = (*rabbit_project.place.arguments, "--http", f"127.0.0.1:{page.port}", "--allow-actions")
     async with rabbit_project.run("page", rabbit_project.file, *arguments) as runner:
@@ -197,8 +186,7 @@ async def test_the_page_of_a_broker_runs_nothing(rabbit_project: Project, foreig
 
 async def test_the_in_process_broker_has_no_page_of_its_own(memory_project: Project) -> None:
     prepare(memory_project)
-    async with memory_project.command("page") as runner:
-        assert await runner.wait() == 2
+    runner = await memory_project.do("page", code=2)
     assert "no live broker to inspect" in runner.stderr
 
 
@@ -225,13 +213,10 @@ async def test_with_workers_the_figures_are_for_all(rabbit_project: Project) -> 
 async def test_a_port_that_is_in_use_is_said(memory_project: Project) -> None:
     """Two runners on one port: the second one says so and ends."""
     page = prepare(memory_project)
-    async with memory_project.up() as first:
-        await started(first)
-        async with memory_project.up() as second:
-            assert await second.wait() == 1
+    async with memory_project.running():
+        second = await memory_project.do("up", code=1)
         assert f"cannot listen on 127.0.0.1:{page.port}" in second.stderr
         assert page.get("/")[0] == 200
-        await stop(first)
 
 
 @pytest.mark.timeout(150)
@@ -290,15 +275,13 @@ async def test_a_process_that_drains_is_still_seen(project: Project) -> None:
 async def test_ten_pages_cost_next_to_nothing(project: Project) -> None:
     """Ten that ask every two seconds are served by one look at the broker and one answer a second."""
     page = prepare(project)
-    async with project.up(env=ACTING) as runner:
-        await started(runner)
+    async with project.running(env=ACTING) as runner:
         page.state()
         before, began = cpu_s(runner), time.monotonic()
         for _ in range(5):
             await asyncio.gather(*(asyncio.to_thread(page.state) for _ in range(10)))
             await asyncio.sleep(2)
         assert cpu_s(runner) - before < 0.1 * (time.monotonic() - began)
-        await stop(runner)
 
 
 @pytest.mark.slow
@@ -343,8 +326,7 @@ async def test_it_pauses_and_resumes_a_subscriber(project: Project) -> None:
     """For all processes; it shows since when and why, as `status`, the metrics and the probe do, which stays green."""
     page = prepare(project)
     about = {"pipeline": project.unique, "name": "hear"}
-    async with project.up("--allow-actions", env=ACTING) as runner:
-        await started(runner)
+    async with project.running("--allow-actions", env=ACTING) as runner:
         told = await page.act("pause", {**about, "reason": "carrier is down"}, "subscriber")
         assert told["text"].startswith("hear is paused since ")
         await until(lambda: lines(runner, "subscriber.paused"), "the process has paused it")
@@ -354,8 +336,7 @@ async def test_it_pauses_and_resumes_a_subscriber(project: Project) -> None:
         assert page.get("/readyz")[0] == 200
         assert Scrape(page.port)("runner_paused", subscriber="hear") == 1
         place = ("--http", f"127.0.0.1:{page.port}", *project.place.arguments)
-        async with project.run("status", project.file, "--json", *place) as status:
-            assert await status.wait() == 0, status.stderr
+        status = await project.run_to_end("status", project.file, "--json", *place)
         (shown,) = json.loads(status.stdout)
         assert shown["pauses"] == [{"subscriber": "hear", **pause}]
         assert shown["queues"][0]["paused"] is True
@@ -365,4 +346,3 @@ async def test_it_pauses_and_resumes_a_subscriber(project: Project) -> None:
         await page.act("resume", about, "subscriber")
         await project.ledger.wait_for(2)
         await until(lambda: row(page.state(), "subscribers")["pause"] is None, "the page knows it")
-        await stop(runner)

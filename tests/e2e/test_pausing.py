@@ -30,24 +30,20 @@ HANDLERS = """
 
 @pytest.fixture
 def shop(rabbit_project: Project) -> Project:
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     return rabbit_project
 
 
 @pytest.fixture
 def own_shop(own_project: Project) -> Project:
     """The same project on a node of its own."""
-    own_project.pipeline(PIPELINE)
-    own_project.handlers(HANDLERS)
+    own_project.write(PIPELINE, HANDLERS)
     return own_project
 
 
 async def run(project: Project, verb: str, *arguments: str, code: int = 0) -> RunnerProcess:
     """Run a command on the project's broker to its end."""
-    async with project.run(verb, project.file, *arguments, *project.place.arguments) as runner:
-        assert await runner.wait() == code, runner.stderr
-    return runner
+    return await project.run_to_end(verb, project.file, *arguments, *project.place.arguments, code=code)
 
 
 async def paused(*runners: RunnerProcess, count: int = 1) -> None:
@@ -76,8 +72,7 @@ async def test_a_pause_stops_all_processes_and_outlives_them(shop: Project, fore
         await stop(first)
         second.signal(signal.SIGKILL)
         await second.wait()
-    async with shop.up() as third:
-        await started(third)
+    async with shop.running() as third:
         (line,) = lines(third, "subscriber.paused")
         assert (line["subscriber"], line["reason"]) == ("ship", "carrier is down")
         foreign.publish(bills, b"bill-2")
@@ -86,7 +81,6 @@ async def test_a_pause_stops_all_processes_and_outlives_them(shop: Project, fore
         await run(shop, "resume", "ship")
         await until(lambda: len(shop.ledger.counts()) == 42, "everything is handled")
         assert lines(third, "subscriber.resumed")[0]["reason"] == "carrier is down"
-        await stop(third)
 
 
 async def test_a_pause_may_be_set_before_anything_runs(shop: Project, foreign: Foreign) -> None:
@@ -117,8 +111,7 @@ async def test_names_that_are_no_subscriber_are_refused(shop: Project) -> None:
 
 
 async def test_the_in_process_broker_is_paused_by_its_own_process_only(memory_project: Project) -> None:
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS)
+    memory_project.write(PIPELINE, HANDLERS)
     runner = await run(memory_project, "pause", "ship", code=2)
     assert "only its own process can pause it" in runner.stderr
 
@@ -127,8 +120,7 @@ async def test_the_in_process_broker_is_paused_by_its_own_process_only(memory_pr
 @pytest.mark.timeout(180)
 async def test_a_pause_is_known_again_after_the_broker_was_restarted(own_node: Node, own_shop: Project) -> None:
     """While it is paused the broker restarts; nothing is handled when it is back, and a resume reaches the process."""
-    async with own_shop.up() as runner:
-        await started(runner)
+    async with own_shop.running() as runner:
         await run(own_shop, "pause", "ship", "--reason", "away")
         await paused(runner)
         with Foreign(own_node.url) as foreign:
@@ -144,7 +136,6 @@ async def test_a_pause_is_known_again_after_the_broker_was_restarted(own_node: N
         assert not lines(runner, "subscriber.resumed")
         await run(own_shop, "resume", "ship", "--wait", "60s")
         await until(lambda: sorted(own_shop.ledger.payloads()) == ["bill", "order"], "it is resumed", timeout=60)
-        await stop(runner)
 
 
 @pytest.mark.slow
@@ -171,11 +162,9 @@ def publish_all(url: str, queue: str, bodies: list[bytes]) -> None:
 async def test_without_the_right_to_read_pauses_everything_runs(shop: Project, foreign: Foreign) -> None:
     """Something else has the name of the stream: the log says so, and the subscribers work."""
     foreign.channel.queue_declare(f"{shop.unique}.pauses", durable=True)
-    async with shop.up() as runner:
-        await started(runner)
+    async with shop.running() as runner:
         (line,) = lines(runner, "pauses.unavailable")
         assert line["queue"] == f"{shop.unique}.pauses"
         foreign.publish(shop.name("orders"), b"order")
         await shop.ledger.wait_for(1)
-        await stop(runner)
     assert f"{shop.unique}.pauses" in (await run(shop, "pause", "ship", code=69)).stderr

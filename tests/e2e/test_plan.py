@@ -15,7 +15,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Broker
-from tests.project import Place, Project, started, stop, until
+from tests.project import Place, Project, until
 
 PIPELINE = """
     version: 1
@@ -39,8 +39,7 @@ HANDLERS = """
 @pytest.fixture
 def here(managed_project: Project) -> Project:
     """The pipeline, on the node with the management API."""
-    managed_project.pipeline(PIPELINE)
-    managed_project.handlers(HANDLERS)
+    managed_project.write(PIPELINE, HANDLERS)
     return managed_project
 
 
@@ -254,14 +253,12 @@ async def test_without_the_right_to_compare_that_is_said(here: Project, managed:
     managed.ctl("add_user", here.unique, "secret-canary")
     managed.ctl("set_permissions", here.unique, "^$", ".*", ".*")
     url = managed.url.replace("guest:guest", f"{here.unique}:secret-canary")
-    async with here.run("plan", here.file, "--broker", url, "--management", managed.management_url) as runner:
-        assert await runner.wait() == 0, runner.stderr
+    runner = await here.run_to_end("plan", here.file, "--broker", url, "--management", managed.management_url)
     who = f'the user "{here.unique}" has no right to (configure )?queue'  # RabbitMQ names the right since 4.0
     assert re.search(f'queue "{here.name("work")}" exists and was not compared: {who}', runner.stdout)
     assert "to compare needs the right to configure it" in runner.stdout
     assert f'refuses the user "{here.unique}"' in runner.stdout + runner.stderr
-    async with here.run("apply", here.file, "--broker", url) as applied:
-        assert await applied.wait() == 69
+    applied = await here.run_to_end("apply", here.file, "--broker", url, code=69)
     assert "give the user the right to configure" in applied.stderr
     for text in (runner.stdout, runner.stderr, applied.stdout, applied.stderr):
         assert "secret-canary" not in text
@@ -271,8 +268,7 @@ async def test_the_api_of_another_broker_is_not_believed(
     rabbit_project: Project, managed: Broker, rabbitmq: Broker
 ) -> None:
     """Two brokers on one machine: the usual port may be the other one's."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     document = await plan_of(rabbit_project, "--management", managed.management_url)
     assert "belongs to another broker" in document["unchecked"]
     assert document["management"] is None
@@ -281,8 +277,7 @@ async def test_the_api_of_another_broker_is_not_believed(
 @pytest.mark.parametrize("verb", ["plan", "apply"])
 async def test_the_in_process_broker_has_nothing_live(here: Project, verb: str) -> None:
     """Exit 2: it is the command line that is wrong."""
-    async with here.run(verb, here.file, "--broker", "memory") as runner:
-        assert await runner.wait() == 2
+    runner = await here.run_to_end(verb, here.file, "--broker", "memory", code=2)
     assert "the pipeline runs on the in-process broker: there is no live broker to inspect" in runner.stderr
     assert "give --broker URL" in runner.stderr
 
@@ -292,8 +287,7 @@ async def test_a_broker_that_is_away_is_exit_69(here: Project) -> None:
     here.pipeline(
         PIPELINE.replace("version: 1", "version: 1\n    broker: {url: 'amqp://127.0.0.1:1', connect_timeout: 1s}")
     )
-    async with here.run("plan", here.file) as runner:
-        assert await runner.wait() == 69
+    runner = await here.run_to_end("plan", here.file, code=69)
     assert "cannot reach the broker" in runner.stderr
 
 
@@ -314,17 +308,14 @@ def definitions(node: Broker, vhost: str) -> Any:
 async def test_a_broker_in_a_file_is_compared_beside_its_owner(tmp_path: Path, unique: str) -> None:
     """Before the first run, while `up` runs, and after it; a difference as on RabbitMQ. Nothing else says it."""
     project = Project(tmp_path, unique, Place.at("file:shop.queue"))
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     assert "plan: " in (await project.do("plan")).stdout
     assert not (tmp_path / "shop.queue").exists()
-    async with project.up() as runner:
-        await started(runner)
+    async with project.running() as runner:
         beside = await project.do("plan", "--detailed-exitcode")
         assert "the broker matches the pipeline" in beside.stdout
         assert "shop.queue" in beside.stderr
         assert "management" not in beside.stderr
-        await stop(runner)
     project.pipeline(PIPELINE.replace("max_length: 100", "max_length: 50"))
     runner = await project.do("plan", "--detailed-exitcode", code=2)
     assert "x-max-length is 100 on the broker, the pipeline says 50" in runner.stdout

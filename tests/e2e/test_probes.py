@@ -44,40 +44,33 @@ def ask(port: int, path: str, **headers: str) -> tuple[int, dict[str, Any]]:
 
 def prepare(project: Project) -> int:
     port = free_port()
-    project.pipeline(PIPELINE.replace("PORT", str(port)))
-    project.handlers(HANDLERS)
+    project.write(PIPELINE.replace("PORT", str(port)), HANDLERS)
     return port
 
 
 async def test_a_process_is_ready_when_its_subscribers_get_messages(project: Project) -> None:
     """Alive from the start, ready while running."""
     port = prepare(project)
-    async with project.up() as runner:
-        await started(runner)
+    async with project.running():
         assert ask(port, "/healthz") == (200, {"status": "alive", "version": version()})
         assert ask(port, "/readyz") == (200, {"ready": True, "trouble": []})
-        await stop(runner)
     assert ask(port, "/healthz") == (0, {})
 
 
 async def test_up_http_wins_over_the_file(project: Project) -> None:
     other, port = prepare(project), free_port()
-    async with project.up("--http", f"127.0.0.1:{port}") as runner:
-        await started(runner)
+    async with project.running("--http", f"127.0.0.1:{port}"):
         assert ask(port, "/readyz")[0] == 200
         assert ask(other, "/readyz")[0] == 0
-        await stop(runner)
 
 
 async def test_web_pages_cannot_ask_through_their_visitors_browser(memory_project: Project) -> None:
     """A name that resolves to this machine, or a page from elsewhere: neither is answered on a loopback address."""
     port = prepare(memory_project)
-    async with memory_project.up() as runner:
-        await started(runner)
+    async with memory_project.running():
         assert ask(port, "/readyz", Host="evil.example")[0] == 403
         assert ask(port, "/readyz", Origin="https://evil.example")[0] == 403
         assert ask(port, "/readyz", Host=f"localhost:{port}", Origin="http://localhost:3000")[0] == 200
-        await stop(runner)
 
 
 async def test_a_process_is_alive_but_not_ready_while_it_waits_for_its_broker(rabbit_project: Project) -> None:
@@ -95,8 +88,7 @@ async def test_readiness_follows_the_connection(rabbit_project: Project, rabbitm
     port = prepare(rabbit_project)
     async with Proxy(rabbitmq.port) as proxy:
         rabbit_project.place = Place.at(proxy.url)
-        async with rabbit_project.up() as runner:
-            await started(runner)
+        async with rabbit_project.running():
             await until(lambda: ask(port, "/readyz")[0] == 200, "ready")
             proxy.blackhole()
             proxy.cut()
@@ -113,7 +105,6 @@ async def test_readiness_follows_the_connection(rabbit_project: Project, rabbitm
             proxy.pass_through()
             proxy.cut()
             await until(lambda: ask(port, "/readyz")[0] == 200, "ready again", timeout=60)
-            await stop(runner)
 
 
 async def test_a_process_that_drains_is_not_ready(rabbit_project: Project, foreign: Foreign) -> None:

@@ -31,14 +31,10 @@ HANDLERS = """
 
 
 async def publish(project: Project, name: str, *arguments: str, stdin: bytes = b"", code: int = 0) -> RunnerProcess:
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     names = [project.name(name)] if name else []
     broker = project.place.arguments
-    async with project.run("publish", project.file, *names, *arguments, *broker, stdin=stdin) as runner:
-        assert await runner.wait() == code, runner.stderr
-    assert "Traceback" not in runner.stderr
-    return runner
+    return await project.run_to_end("publish", project.file, *names, *arguments, *broker, stdin=stdin, code=code)
 
 
 def bodies(got: list[Got]) -> list[tuple[bytes, str]]:
@@ -209,9 +205,7 @@ async def test_a_folder_has_the_name_in_one_of_its_pipelines(rabbit_project: Pro
 
     async def send(name: str, code: int) -> RunnerProcess:
         arguments = ("publish", "p", rabbit_project.name(name), "{}", *rabbit_project.place.arguments)
-        async with rabbit_project.run(*arguments) as runner:
-            assert await runner.wait() == code, runner.stderr
-        return runner
+        return await rabbit_project.run_to_end(*arguments, code=code)
 
     for name in ("one", "two"):
         await send(name, 0)

@@ -36,15 +36,13 @@ FILE = "shop.test.yaml"
 
 @pytest.fixture
 def shop(rabbit_project: Project) -> Project:
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(BROKEN)
+    rabbit_project.write(PIPELINE, BROKEN)
     return rabbit_project
 
 
 async def outcomes(project: Project, code: int) -> dict[str, str]:
     """Run the recorded tests; return the outcome of each."""
-    async with project.run("test", FILE, "--format", "json") as runner:
-        assert await runner.wait() == code, runner.stderr
+    runner = await project.run_to_end("test", FILE, "--format", "json", code=code)
     return {test["name"]: test["outcome"] for test in json.loads(runner.stdout)["tests"]}
 
 

@@ -58,8 +58,7 @@ class Watch:
 
 @pytest.fixture
 def here(project_with_api: Project) -> Project:
-    project_with_api.pipeline(PIPELINE)
-    project_with_api.handlers("def handle(x: str) -> None: ...")
+    project_with_api.write(PIPELINE, "def handle(x: str) -> None: ...")
     return project_with_api
 
 
@@ -126,8 +125,7 @@ async def test_a_broker_that_is_killed_meanwhile_loses_nothing(own_node: Node, o
     """What was confirmed is on the disk; the next run goes on."""
     project = own_project
     project.place = Place.at(own_node.url, "--management", own_node.management_url)
-    project.pipeline(PIPELINE)
-    project.handlers("def handle(x: str) -> None: ...")
+    project.write(PIPELINE, "def handle(x: str) -> None: ...")
     name = project.name("work")
     bodies = [str(number).encode() for number in range(MESSAGES)]
     with Foreign(own_node.url) as other:
@@ -155,8 +153,7 @@ async def test_a_broker_that_is_killed_meanwhile_loses_nothing(own_node: Node, o
 async def unfinished(here: Project, management: str) -> list[str]:
     """Return which recreations `plan` says were begun and not finished, asking this management API if it answers."""
     url = here.place.url
-    async with here.run("plan", here.file, "--json", "--broker", str(url), "--management", management) as runner:
-        assert await runner.wait() == 0, runner.stderr
+    runner = await here.run_to_end("plan", here.file, "--json", "--broker", str(url), "--management", management)
     items = json.loads(runner.stdout)["items"]
     return [item["name"] for item in items if item["action"] == "unfinished"]
 

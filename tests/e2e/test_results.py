@@ -43,8 +43,7 @@ def heard(project: Project) -> list[dict[str, Any]]:
 
 
 def chain(project: Project, to: str, handlers: str) -> None:
-    project.pipeline(CHAIN.replace("RESULTS", to))
-    project.handlers(HEARING + handlers)
+    project.write(CHAIN.replace("RESULTS", to), HEARING + handlers)
 
 
 async def test_a_result_goes_where_to_says_and_belongs_to_the_same_flow(project: Project) -> None:

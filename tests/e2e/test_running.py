@@ -33,8 +33,7 @@ TWO_HANDLERS = """
 
 async def test_only_what_is_named_runs(project: Project) -> None:
     """--only, repeated: one producer and one subscriber of several."""
-    project.pipeline(TWO)
-    project.handlers(TWO_HANDLERS)
+    project.write(TWO, TWO_HANDLERS)
     runner = await project.up_until_idle("--only", "send_a", "--only", "hear_a")
     assert project.ledger.payloads() == ["a"]
     assert "1 subscriber · 1 producer" in runner.stderr
@@ -42,8 +41,7 @@ async def test_only_what_is_named_runs(project: Project) -> None:
 
 async def test_what_is_left_out_is_declared_all_the_same(rabbit_project: Project, foreign: Foreign) -> None:
     """Messages for subscribers that run elsewhere wait in their queues."""
-    rabbit_project.pipeline(TWO)
-    rabbit_project.handlers(TWO_HANDLERS)
+    rabbit_project.write(TWO, TWO_HANDLERS)
     await rabbit_project.up_until_idle("--only", "send_a", "--only", "send_b", "--only", "hear_a")
     assert rabbit_project.ledger.payloads() == ["a"]
     assert [got.body for got in foreign.take(rabbit_project.name("b"))] == [b"b"]
@@ -51,10 +49,8 @@ async def test_what_is_left_out_is_declared_all_the_same(rabbit_project: Project
 
 async def test_a_name_that_nothing_has_is_wrong_usage(memory_project: Project) -> None:
     """--only with a misspelt name: exit 2 and a guess."""
-    memory_project.pipeline(TWO)
-    memory_project.handlers(TWO_HANDLERS)
-    async with memory_project.up("--only", "hear_aa") as runner:
-        assert await runner.wait() == 2
+    memory_project.write(TWO, TWO_HANDLERS)
+    runner = await memory_project.do("up", "--only", "hear_aa", code=2)
     assert 'did you mean "hear_a"?' in runner.stderr
     assert memory_project.ledger.entries() == []
 
@@ -88,8 +84,7 @@ async def test_all_pipelines_of_a_folder_run_together(project: Project) -> None:
         def book(order: str) -> None: note(order)
         """
     )
-    async with project.run("up", "all", *project.place.arguments, "--until-idle") as runner:
-        assert await runner.wait() == 0, runner.stderr
+    runner = await project.run_to_end("up", "all", *project.place.arguments, "--until-idle")
     assert project.ledger.payloads() == ["order"]
     started = {line["pipeline"] for line in runner.logs if line["event"] == "pipeline.started"}
     assert started == {f"{project.unique}-shop", f"{project.unique}-books"}
@@ -178,9 +173,8 @@ async def test_a_producer_with_every_ticks(project: Project) -> None:
         def hear(number: int) -> None: note(number)
         """
     )
-    async with project.up() as runner:
+    async with project.running():
         await project.ledger.wait_for(5)
-        await stop(runner)
     assert sorted(map(int, project.ledger.payloads()))[:5] == [0, 1, 2, 3, 4]
 
 
@@ -257,8 +251,7 @@ FAILING_HANDLERS = """
 )
 async def test_a_producer_that_fails_is_logged_and_begun_again(project: Project, kind: str, error_type: str) -> None:
     """Whatever it raises: `producer.failed` says what and where, what it had sent is handled, and it starts again."""
-    project.pipeline(FAILING.replace("KIND", kind))
-    project.handlers(FAILING_HANDLERS)
+    project.write(FAILING.replace("KIND", kind), FAILING_HANDLERS)
     runner = await project.up_until_idle()
     (failed,) = [line for line in runner.logs if line["event"] == "producer.failed"]
     assert (failed["level"], failed["producer"], failed["error_type"]) == ("error", "read", error_type)
@@ -294,10 +287,8 @@ async def test_messages_of_one_producer_keep_their_order(rabbit_project: Project
 
 async def test_until_idle_gives_a_producer_up_that_always_fails(project: Project) -> None:
     """After three failures in a row it is given up: exit 1, and stderr names it."""
-    project.pipeline(FAILING.replace("KIND", "always"))
-    project.handlers(FAILING_HANDLERS)
-    async with project.up("--until-idle") as runner:
-        assert await runner.wait() == 1
+    project.write(FAILING.replace("KIND", "always"), FAILING_HANDLERS)
+    runner = await project.do("up", "--until-idle", code=1)
     assert sum(line["event"] == "producer.failed" for line in runner.logs) == 3
     assert "error: producer read failed" in runner.stderr
 
@@ -308,9 +299,8 @@ async def test_a_ticking_producer_that_fails_waits_for_its_next_tick(memory_proj
         FAILING.replace("to: UNIQUE.work}", "to: UNIQUE.work, every: 30ms}").replace("KIND", "coroutine")
     )
     memory_project.handlers(FAILING_HANDLERS)
-    async with memory_project.up() as runner:
+    async with memory_project.running() as runner:
         await memory_project.ledger.wait_for(4)
-        await stop(runner)
     assert sum(line["event"] == "producer.failed" for line in runner.logs) == 1
 
 
@@ -370,17 +360,15 @@ async def test_what_another_process_left_waiting_for_a_retry_is_handled(rabbit_p
                 raise ValueError
         """
     )
-    async with rabbit_project.up() as runner:
+    async with rabbit_project.running() as runner:
         await runner.wait_for(lambda line: line["event"] == "message.retry")
-        await stop(runner)
     await rabbit_project.up_until_idle("--only", "hear")
     assert [entry.attempt for entry in rabbit_project.ledger.entries()] == [1, 2]
 
 
 async def test_a_log_reader_that_goes_away_costs_no_message(rabbit_project: Project, foreign: Foreign) -> None:
     """`runner up … | head -1`: the runner ends by itself, and what it had not finished is handled by the next one."""
-    rabbit_project.pipeline(TWO)
-    rabbit_project.handlers(TWO_HANDLERS)
+    rabbit_project.write(TWO, TWO_HANDLERS)
     await rabbit_project.up_until_idle("--only", "hear_a")  # declares
     orders = [f"order-{number}" for number in range(200)]
     foreign.publish(rabbit_project.name("a"), *(order.encode() for order in orders))
@@ -406,8 +394,7 @@ async def test_each_pipeline_counts_its_own(memory_project: Project) -> None:
     for name, more in (("a", producer), ("b", "")):
         text = f"version: 1\nname: NAME\nqueues: {{UNIQUE.NAME: }}\n{subscriber}\n{more}\n"
         memory_project.pipeline(text.replace("NAME", name), f"p/{name}.yaml")
-    async with memory_project.run("up", "p", "--until-idle", "--log-format", "json") as runner:
-        assert await runner.wait() == 0, runner.stderr
+    runner = await memory_project.run_to_end("up", "p", "--until-idle", "--log-format", "json")
     stopped = {line["pipeline"]: (line["handled"], line["published"]) for line in lines(runner, "pipeline.stopped")}
     assert stopped == {"a": (3, 3), "b": (0, 0)}
     assert "stopped: 3 published · 3 handled" in runner.stderr

@@ -76,8 +76,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
 async def test_it_says_that_it_is_ready_and_that_it_stops(
     rabbit_project: Project, manager: Manager, workers: int
 ) -> None:
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     (rabbit_project.folder / "go").touch()
     async with rabbit_project.up("--workers", str(workers), env={"NOTIFY_SOCKET": manager.address}) as runner:
         assert await manager.told() == "READY=1"
@@ -90,8 +89,7 @@ async def test_it_says_that_it_is_ready_and_that_it_stops(
 async def test_the_watchdog_hears_of_a_loop_that_goes_round_and_not_of_one_that_is_blocked(
     memory_project: Project, manager: Manager
 ) -> None:
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS)
+    memory_project.write(PIPELINE, HANDLERS)
     env = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "500000"}
     async with memory_project.up(env=env) as runner:
         assert set(await manager.told_until("READY=1")) <= {"READY=1", "WATCHDOG=1"}
@@ -106,8 +104,7 @@ async def test_the_watchdog_hears_of_a_loop_that_goes_round_and_not_of_one_that_
 
 
 async def test_a_manager_that_is_gone_is_no_reason_to_fail(memory_project: Project, tmp_path: Path) -> None:
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS)
+    memory_project.write(PIPELINE, HANDLERS)
     (memory_project.folder / "go").touch()
     env = {"NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "200000"}
     runner = await memory_project.up_until_idle(env=env)

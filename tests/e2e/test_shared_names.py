@@ -19,10 +19,9 @@ HANDLERS = """
 
 async def test_another_project_with_the_same_name_is_said_on_both_sides(rabbit_project: Project) -> None:
     """With its file; the names of what runs may even be the same."""
-    rabbit_project.handlers(HANDLERS)
-    rabbit_project.pipeline(MINE)
+    rabbit_project.write(MINE, HANDLERS)
     rabbit_project.pipeline(MINE.replace("UNIQUE.a", "UNIQUE.b"), "other/pipeline.yaml")
-    async with rabbit_project.up() as mine:
+    async with rabbit_project.running() as mine:
         await mine.wait_for(lambda line: line["event"] == "leadership.won")
         async with rabbit_project.run(
             "up", "other/pipeline.yaml", *rabbit_project.place.arguments, env={"PYTHONPATH": str(rabbit_project.folder)}
@@ -35,13 +34,11 @@ async def test_another_project_with_the_same_name_is_said_on_both_sides(rabbit_p
             assert told_other["other"].endswith(f", process {mine.pid}")
             assert "another `name:`" in told_mine["hint"]
             await stop(other)
-        await stop(mine)
 
 
 async def test_parts_of_one_pipeline_are_one_pipeline(rabbit_project: Project) -> None:
     """`--only`, and two processes of the same file."""
-    rabbit_project.handlers(HANDLERS)
-    rabbit_project.pipeline(MINE)
+    rabbit_project.write(MINE, HANDLERS)
     async with rabbit_project.up() as whole, rabbit_project.up("--only", "beat") as part:
         await started(whole, part)
         for runner in (whole, part):

@@ -7,7 +7,7 @@ import json
 
 from tests.foreign import Foreign
 from tests.node import free_port
-from tests.project import Project, lines, started, stop, until
+from tests.project import Project, lines, until
 
 PIPELINE = """
     version: 1
@@ -47,11 +47,10 @@ async def test_a_handler_that_blocks_the_loop_is_named_with_its_stack(memory_pro
                 time.sleep(0.01)
         """
     )
-    async with memory_project.up() as runner:
+    async with memory_project.running() as runner:
         line = await runner.wait_for(lambda line: line["event"] == "handler.slow")
         (memory_project.folder / "go").touch()
         await memory_project.ledger.wait_for(1)
-        await stop(runner)
     assert line["level"] == "warning"
     assert line["at"].startswith("work.py:")
     assert "in handle" in line["stack"]
@@ -76,9 +75,8 @@ async def test_a_plain_handler_does_not_block_the_loop(rabbit_project: Project, 
             note(order)
         """
     )
-    async with rabbit_project.up() as runner:
+    async with rabbit_project.running() as runner:
         await rabbit_project.ledger.wait_for(1)
-        await stop(runner)
     assert lines(runner, "handler.slow") == lines(runner, "broker.lost") == []
 
 
@@ -101,7 +99,7 @@ async def test_a_handler_in_a_thread_that_outlasts_its_timeout_is_named_with_its
                 time.sleep(0.01)
         """
     )
-    async with memory_project.up("--http", f"127.0.0.1:{port}") as runner:
+    async with memory_project.running("--http", f"127.0.0.1:{port}") as runner:
         await until(lambda: len(lines(runner, "handler.slow")) == 2, "both are named")
         assert trouble(port) == (503, ["all 2 slots of work have been busy beyond their timeout"])
         for name in ("three", "one"):
@@ -110,7 +108,6 @@ async def test_a_handler_in_a_thread_that_outlasts_its_timeout_is_named_with_its
         await until(lambda: trouble(port) == (200, []), "one place is free")
         (memory_project.folder / "go two").touch()
         await until(lambda: len(lines(runner, "message.dead_lettered")) == 2, "both have ended")
-        await stop(runner)
     slow = lines(runner, "handler.slow", subscriber="work", attempt=1)
     assert len({line["message_id"] for line in slow}) == len(slow)
     for line in slow:
@@ -160,12 +157,10 @@ async def test_an_async_handler_that_ignores_its_timeout_is_named(memory_project
                     pass
         """
     )
-    async with memory_project.up("--http", f"127.0.0.1:{port}") as runner:
-        await started(runner)
+    async with memory_project.running("--http", f"127.0.0.1:{port}") as runner:
         line = await runner.wait_for(lambda line: line["event"] == "handler.slow", timeout=40)
         assert trouble(port) == (503, ["the one slot of work has been busy beyond its timeout"])
         (memory_project.folder / "go").touch()
         await runner.wait_for(lambda line: line["event"] == "message.dead_lettered")
-        await stop(runner)
     assert (line["subscriber"], line["attempt"]) == ("work", 1)
     assert line["running_s"] > 5

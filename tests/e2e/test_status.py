@@ -13,7 +13,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Broker, Node, free_port
-from tests.project import Project, started, stop, until
+from tests.project import Project, until
 from tests.scraping import Scrape
 
 PIPELINE = """
@@ -36,8 +36,7 @@ HANDLERS = """
 
 @pytest.fixture
 def shop(rabbit_project: Project) -> Project:
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     return rabbit_project
 
 
@@ -83,8 +82,7 @@ async def test_amqp_tells_what_is_ready_and_who_takes_it(shop: Project, foreign:
 
 async def test_the_management_api_tells_the_rest(managed_project: Project, managed: Broker, other: Foreign) -> None:
     """Unacknowledged messages and rates, and retries with delays that no pipeline says."""
-    managed_project.pipeline(PIPELINE)
-    managed_project.handlers(HANDLERS)
+    managed_project.write(PIPELINE, HANDLERS)
     async with managed_project.up() as runner:
         await runner.wait_for(lambda line: line["event"] == "pipeline.started")
         other.publish(managed_project.name("orders"), b"1", b"2", b"3")
@@ -136,13 +134,11 @@ async def test_watching_looks_again(shop: Project, foreign: Foreign) -> None:
 
 async def test_what_cannot_be_looked_at_is_one_line(memory_project: Project) -> None:
     """The in-process broker: exit 2; none that answers: exit 69."""
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS)
+    memory_project.write(PIPELINE, HANDLERS)
     runner = await memory_project.do("status", code=2)
     assert "there is no live broker to inspect" in runner.stderr
     memory_project.pipeline(PIPELINE + "    broker: {url: 'amqp://u:secret@127.0.0.1:1', connect_timeout: 100ms}\n")
-    async with memory_project.run("status", memory_project.file) as unreachable:
-        assert await unreachable.wait() == 69
+    unreachable = await memory_project.run_to_end("status", memory_project.file, code=69)
     assert "127.0.0.1:1" in unreachable.stderr
     assert "secret" not in unreachable.stderr
 
@@ -150,8 +146,7 @@ async def test_what_cannot_be_looked_at_is_one_line(memory_project: Project) -> 
 @pytest.mark.slow
 async def test_watching_outlives_the_broker(own_node: Node, own_project: Project) -> None:
     """While it is away, stderr says so; when it is back, looks go on."""
-    own_project.pipeline(PIPELINE)
-    own_project.handlers(HANDLERS)
+    own_project.write(PIPELINE, HANDLERS)
     arguments = ("--watch", "--interval", "100ms", "--json", *own_project.place.arguments)
     async with own_project.run("status", own_project.file, *arguments) as runner:
         await until(lambda: runner.stdout, "a look")
@@ -197,10 +192,8 @@ def bring(port: int, *texts: str) -> None:
 async def test_a_process_that_answers_says_what_no_broker_knows(project: Project) -> None:
     """Failed attempts, the oldest of a quorum queue, and what runs; of the in-process broker everything."""
     port = free_port()
-    project.pipeline(RUNNING.replace("PORT", str(port)).replace("KIND", "quorum"))
-    project.handlers(WAITING)
-    async with project.up() as runner:
-        await started(runner)
+    project.write(RUNNING.replace("PORT", str(port)).replace("KIND", "quorum"), WAITING)
+    async with project.running() as runner:
         bring(port, "fails")
         await until(lambda: project.ledger.counts()["fails"] == 2, "one has failed twice")
         bring(port, "waits", "ready")
@@ -229,7 +222,6 @@ async def test_a_process_that_answers_says_what_no_broker_knows(project: Project
         assert "names no queue of the pipelines" in other.stderr
         (project.folder / "go").touch()
         await until(lambda: Scrape(port)("runner_messages_total", outcome="handled") == 2, "nothing is left")
-        await stop(runner)
 
 
 async def test_what_is_not_known_fails_and_is_said(shop: Project, foreign: Foreign) -> None:
@@ -245,7 +237,6 @@ async def test_what_is_not_known_fails_and_is_said(shop: Project, foreign: Forei
 async def test_a_process_that_does_not_answer_is_named(project: Project) -> None:
     """On RabbitMQ the broker's part is shown all the same; of the in-process broker nothing is there to be shown."""
     port = free_port()
-    project.pipeline(RUNNING.replace("PORT", str(port)).replace("KIND", "quorum"))
-    project.handlers(WAITING)
+    project.write(RUNNING.replace("PORT", str(port)).replace("KIND", "quorum"), WAITING)
     runner = await project.do("status", code=69 if project.place.is_memory else 0)
     assert f"no process answers at 127.0.0.1:{port}: connection refused" in runner.stderr

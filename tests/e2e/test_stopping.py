@@ -196,8 +196,7 @@ async def test_a_stop_lets_running_handlers_finish(project: Project) -> None:
 
 async def test_a_signal_before_there_is_work_ends_at_once(project: Project) -> None:
     """Idle subscribers have nothing to finish."""
-    project.pipeline(STEADY)
-    project.handlers("def handle(order: str) -> None: note(order)")
+    project.write(STEADY, "def handle(order: str) -> None: note(order)")
     async with project.up() as runner:
         await runner.wait_for(lambda line: line["event"] == "pipeline.started")
         runner.signal(signal.SIGTERM)
@@ -208,8 +207,7 @@ async def test_a_signal_before_there_is_work_ends_at_once(project: Project) -> N
 @pytest.mark.parametrize("kind", [*ENDLESS, "async that blocks the loop"])
 async def test_a_second_signal_ends_at_once(rabbit_project: Project, foreign: Foreign, kind: str) -> None:
     """Whatever the handlers do, even where one blocks the event loop: exit 130, and the broker has the message."""
-    rabbit_project.pipeline(STEADY)
-    rabbit_project.handlers(ENDLESS.get(kind, BLOCKING))
+    rabbit_project.write(STEADY, ENDLESS.get(kind, BLOCKING))
     async with rabbit_project.up() as runner:
         await runner.wait_for(lambda line: line["event"] == "pipeline.started")
         foreign.publish(rabbit_project.name("work"), b"order")
@@ -248,8 +246,7 @@ async def test_a_handler_that_outlasts_the_grace_is_named_and_its_message_given_
     rabbit_project: Project, foreign: Foreign, kind: str
 ) -> None:
     """Exit 1 after `shutdown.grace`; the next process gets the message, and no attempt was used up."""
-    rabbit_project.pipeline(SLOW)
-    rabbit_project.handlers(ENDLESS[kind])
+    rabbit_project.write(SLOW, ENDLESS[kind])
     async with rabbit_project.up() as runner:
         await runner.wait_for(lambda line: line["event"] == "pipeline.started")
         foreign.publish(rabbit_project.name("work"), b"order")
@@ -281,8 +278,7 @@ async def test_the_embedded_broker_does_not_wait_longer_than_the_grace(memory_pr
 
 async def test_a_closed_terminal_drains_as_sigterm_does(project: Project) -> None:
     """SIGHUP: what runs is finished, and the exit code is 0."""
-    project.pipeline(WAITING_FOR_GO)
-    project.handlers(GO_HANDLERS)
+    project.write(WAITING_FOR_GO, GO_HANDLERS)
     async with project.up() as runner:
         await project.ledger.wait_for(1)
         runner.signal(signal.SIGHUP)
@@ -298,8 +294,7 @@ async def test_sighup_beside_another_signal_forces_nothing(
     project: Project, order: tuple[signal.Signals, signal.Signals]
 ) -> None:
     """Service managers may send both, and shells as well."""
-    project.pipeline(WAITING_FOR_GO)
-    project.handlers(GO_HANDLERS)
+    project.write(WAITING_FOR_GO, GO_HANDLERS)
     async with project.up() as runner:
         await project.ledger.wait_for(1)
         for number in order:
@@ -331,8 +326,7 @@ async def test_under_nohup_sighup_means_nothing(memory_project: Project) -> None
 
 async def test_a_forced_stop_of_the_in_process_broker_says_what_is_lost(memory_project: Project) -> None:
     """No broker is left to give anything back."""
-    memory_project.pipeline(WAITING_FOR_GO)
-    memory_project.handlers(GO_HANDLERS)
+    memory_project.write(WAITING_FOR_GO, GO_HANDLERS)
     async with memory_project.up() as runner:
         await memory_project.ledger.wait_for(1)
         runner.signal(signal.SIGTERM)
@@ -373,8 +367,7 @@ async def test_work_goes_on_without_anybody_to_hear_of_it(
 @pytest.mark.parametrize("verb", ["config", "graph", "schema", "explain", "--help", "export compose"])
 async def test_a_verb_that_cannot_write_says_so(memory_project: Project, verb: str) -> None:
     """One line and exit code 1 for a full disk; a stderr that cannot be written changes nothing."""
-    memory_project.pipeline(FINITE)
-    memory_project.handlers("def send(): ...\ndef handle(order) -> None: ...")
+    memory_project.write(FINITE, "def send(): ...\ndef handle(order) -> None: ...")
     file = memory_project.file if verb in ("config", "graph", "export compose") else ""
     code, said = shell(memory_project, f"{verb} {file} 2>&1 >/dev/full")
     assert (code, said.splitlines()[-1]) == (1, "error: standard output cannot be written: no space left on device")

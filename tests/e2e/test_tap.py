@@ -35,8 +35,7 @@ HANDLERS = "def handle(payload) -> None: note(payload)"
 @pytest.fixture
 async def shop(rabbit_project: Project) -> Project:
     """A project whose topology is there."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     await rabbit_project.up_until_idle()
     return rabbit_project
 
@@ -189,8 +188,7 @@ async def test_what_cannot_be_tapped_is_one_line(
 ) -> None:
     """Unknown names, the in-process broker, exchanges that are not there yet."""
     for project in (rabbit_project, memory_project):
-        project.pipeline(PIPELINE.replace("UNIQUE.refunded:", "UNIQUE.refunded: {exchange: UNIQUE.none}"))
-        project.handlers(HANDLERS)
+        project.write(PIPELINE.replace("UNIQUE.refunded:", "UNIQUE.refunded: {exchange: UNIQUE.none}"), HANDLERS)
     async with tap(memory_project, memory_project.name("paid")) as runner:
         await ended(runner, 2)
     assert "there is no live broker to inspect" in runner.stderr

@@ -59,8 +59,7 @@ def _read(descriptor: int) -> bytes:
 
 
 async def with_dead_letters(project: Project, foreign: Foreign, work: Callable[[], tuple[int, str]]) -> tuple[int, str]:
-    project.pipeline(PIPELINE)
-    project.handlers("def handle(payload) -> None: note(payload)")
+    project.write(PIPELINE, "def handle(payload) -> None: note(payload)")
     await project.up_until_idle()
     headers = {"x-runner-reason": "exhausted", "x-runner-origin": project.name("orders")}
     foreign.publish(project.name("orders.dead"), b"1", b"2", b"3", headers=headers)

@@ -26,8 +26,7 @@ def errors(stderr: str) -> list[str]:
 
 
 def prepare(project: Project, broker: str = "memory") -> None:
-    project.pipeline(PIPELINE + f"    broker: {broker}\n")
-    project.handlers(HANDLERS)
+    project.write(PIPELINE + f"    broker: {broker}\n", HANDLERS)
 
 
 async def test_a_broker_that_is_not_there_ends_the_wait_with_one_clear_line(memory_project: Project) -> None:
@@ -110,8 +109,7 @@ async def test_a_bad_url_on_the_command_line_does_not_show_its_password(memory_p
         f"amqp://user:{SECRET}@127.0.0.1:port/",
         f"amqp://user:{SECRET}@/",
     ):
-        async with memory_project.run("up", memory_project.file, "--broker", url) as runner:
-            assert await runner.wait() == 2
+        runner = await memory_project.run_to_end("up", memory_project.file, "--broker", url, code=2)
         assert "--broker" in runner.stderr
         assert SECRET not in runner.stdout + runner.stderr
 
@@ -150,8 +148,7 @@ async def test_a_queue_with_other_arguments_is_explained_and_nothing_is_touched(
         """
     )
     rabbit_project.handlers(HANDLERS)
-    async with rabbit_project.up() as runner:
-        assert await runner.wait() == 69
+    runner = await rabbit_project.do("up", code=69)
     said = runner.stderr
     assert f'queue "{rabbit_project.name("limited")}": x-max-length is 5 on the broker, the pipeline says 10' in said
     assert f'queue "{rabbit_project.name("fleeting")}": durable is false on the broker, the pipeline says true' in said
@@ -167,10 +164,8 @@ async def test_a_queue_of_somebody_else_that_is_missing_is_not_created(
     rabbit_project: Project, foreign: Foreign
 ) -> None:
     """`declare: false` promises that another program declares the queue: exit 69 while it has not."""
-    rabbit_project.pipeline(PIPELINE.replace("{}", "{declare: false}"))
-    rabbit_project.handlers(HANDLERS)
-    async with rabbit_project.up() as runner:
-        assert await runner.wait() == 69
+    rabbit_project.write(PIPELINE.replace("{}", "{declare: false}"), HANDLERS)
+    runner = await rabbit_project.do("up", code=69)
     assert f'queue "{rabbit_project.name("work")}" does not exist' in runner.stderr
     assert not foreign.has_queue(rabbit_project.name("work"))
 
@@ -194,8 +189,7 @@ def looking(project: Project, verb: tuple[str, ...]) -> list[str]:
 
 
 def prepare_looking(project: Project) -> None:
-    project.pipeline(PIPELINE.replace("queues:", "events: {UNIQUE.heard: {}}\n    queues:"))
-    project.handlers(HANDLERS)
+    project.write(PIPELINE.replace("queues:", "events: {UNIQUE.heard: {}}\n    queues:"), HANDLERS)
 
 
 @pytest.mark.parametrize("verb", LOOKING, ids=" ".join)

@@ -42,10 +42,8 @@ WRONG_CODES = [(4, "unknown-name"), (6, "unknown-key"), (7, "bad-duration")]
 
 async def test_a_wrong_file_is_told_in_full_and_nothing_is_started(rabbit_project: Project, foreign: Foreign) -> None:
     """`up` exits 78 with every problem on stderr; no handler was called, no queue or exchange was declared."""
-    rabbit_project.pipeline(WRONG)
-    rabbit_project.handlers(VALID_HANDLERS)
-    async with rabbit_project.up() as runner:
-        assert await runner.wait() == 78
+    rabbit_project.write(WRONG, VALID_HANDLERS)
+    runner = await rabbit_project.do("up", code=78)
     said = runner.stderr
     for _, code in WRONG_CODES:
         assert f"error[{code}]" in said
@@ -67,8 +65,7 @@ async def test_handlers_that_cannot_be_imported_keep_everything_from_starting(
         VALID + "      broken: {from: UNIQUE.other, handler: nowhere:handle}\n    events: {UNIQUE.other: }\n"
     )
     rabbit_project.handlers(VALID_HANDLERS)
-    async with rabbit_project.up() as runner:
-        assert await runner.wait() == 78
+    runner = await rabbit_project.do("up", code=78)
     assert "error[module-not-found]" in runner.stderr
     assert runner.stdout == ""
     assert not foreign.has_queue(rabbit_project.name("work"))
@@ -76,37 +73,30 @@ async def test_handlers_that_cannot_be_imported_keep_everything_from_starting(
 
 async def test_warnings_do_not_keep_a_pipeline_from_running(project: Project) -> None:
     """`up` says what is odd, on stderr, and runs."""
-    project.pipeline(ODD)
-    project.handlers(VALID_HANDLERS)
+    project.write(ODD, VALID_HANDLERS)
     runner = await project.up_until_idle()
     assert "warning[unread-queue]" in runner.stderr
 
 
 async def test_a_valid_pipeline_is_told_to_be_valid(memory_project: Project) -> None:
     """Exit 0; stdout, where problems go, is empty."""
-    memory_project.pipeline(VALID)
-    memory_project.handlers(VALID_HANDLERS)
-    async with memory_project.run("validate", memory_project.file) as runner:
-        assert await runner.wait() == 0
+    memory_project.write(VALID, VALID_HANDLERS)
+    runner = await memory_project.run_to_end("validate", memory_project.file)
     assert (runner.stdout, runner.stderr) == ("", "1 pipeline valid\n")
 
 
 @pytest.mark.parametrize(("options", "code"), [((), 0), (("--strict",), 1)])
 async def test_warnings_fail_only_when_asked_to(memory_project: Project, options: tuple[str, ...], code: int) -> None:
     """`validate --strict` exits 1 over a warning, without it the exit code is 0."""
-    memory_project.pipeline(ODD)
-    memory_project.handlers(VALID_HANDLERS)
-    async with memory_project.run("validate", memory_project.file, *options) as runner:
-        assert await runner.wait() == code
+    memory_project.write(ODD, VALID_HANDLERS)
+    runner = await memory_project.run_to_end("validate", memory_project.file, *options, code=code)
     assert f"warning[unread-queue]: queues.{memory_project.name('unread')}" in runner.stdout
 
 
 async def test_problems_are_lines_for_editors(memory_project: Project) -> None:
     """`--format concise`: file, line, column, code, place, problem and help, one line each; exit 78."""
-    memory_project.pipeline(WRONG)
-    memory_project.handlers(VALID_HANDLERS)
-    async with memory_project.run("validate", memory_project.file, "--format", "concise") as runner:
-        assert await runner.wait() == 78
+    memory_project.write(WRONG, VALID_HANDLERS)
+    runner = await memory_project.run_to_end("validate", memory_project.file, "--format", "concise", code=78)
     assert runner.stdout.splitlines() == [
         f"{memory_project.file}:4:34: error[unknown-name] producers.send.to: no queue or event is called "
         f'"{memory_project.name("wrk")}"; did you mean "{memory_project.name("work")}"?',
@@ -119,10 +109,8 @@ async def test_problems_are_lines_for_editors(memory_project: Project) -> None:
 
 async def test_problems_are_data_for_programs(memory_project: Project) -> None:
     """`--format json`: a list of objects on stdout, and nothing else there."""
-    memory_project.pipeline(WRONG)
-    memory_project.handlers(VALID_HANDLERS)
-    async with memory_project.run("validate", memory_project.file, "--format", "json") as runner:
-        assert await runner.wait() == 78
+    memory_project.write(WRONG, VALID_HANDLERS)
+    runner = await memory_project.run_to_end("validate", memory_project.file, "--format", "json", code=78)
     problems = json.loads(runner.stdout)
     keys = {"file", "line", "column", "end_line", "end_column", "code", "severity", "path", "message", "help"}
     keys |= {"page", "fix"}
@@ -133,10 +121,8 @@ async def test_problems_are_data_for_programs(memory_project: Project) -> None:
 
 async def test_a_valid_pipeline_is_an_empty_list_for_programs(memory_project: Project) -> None:
     """`--format json` of a pipeline without problems is `[]`."""
-    memory_project.pipeline(VALID)
-    memory_project.handlers(VALID_HANDLERS)
-    async with memory_project.run("validate", memory_project.file, "--format", "json") as runner:
-        assert await runner.wait() == 0
+    memory_project.write(VALID, VALID_HANDLERS)
+    runner = await memory_project.run_to_end("validate", memory_project.file, "--format", "json")
     assert json.loads(runner.stdout) == []
 
 
@@ -173,8 +159,7 @@ async def test_import_paths_that_lead_nowhere_are_blamed_exactly(memory_project:
     memory_project.handlers("import fails", module="imports_fails")
     memory_project.handlers("raise SystemExit(3)", module="leaves")
     memory_project.handlers("def handle(:", module="bad_syntax")
-    async with memory_project.run("validate", memory_project.file, "--format", "json") as runner:
-        assert await runner.wait() == 78
+    runner = await memory_project.run_to_end("validate", memory_project.file, "--format", "json", code=78)
 
     blamed = {problem["path"].split(".")[1]: problem for problem in json.loads(runner.stdout)}
     assert {name: problem["code"] for name, problem in blamed.items()} == {
@@ -201,11 +186,9 @@ async def test_import_paths_that_lead_nowhere_are_blamed_exactly(memory_project:
 
 async def test_validating_connects_to_nothing_and_calls_nothing(memory_project: Project) -> None:
     """A pipeline for a broker that is not there is valid all the same."""
-    memory_project.pipeline(VALID + "    broker: ${RABBITMQ_URL}\n")
-    memory_project.handlers(VALID_HANDLERS)
+    memory_project.write(VALID + "    broker: ${RABBITMQ_URL}\n", VALID_HANDLERS)
     env = {"RABBITMQ_URL": "amqp://user:S3CR3T@127.0.0.1:1/"}
-    async with memory_project.run("validate", memory_project.file, env=env) as runner:
-        assert await runner.wait() == 0
+    await memory_project.run_to_end("validate", memory_project.file, env=env)
     assert memory_project.ledger.entries() == []
 
 
@@ -214,22 +197,17 @@ async def test_files_that_are_not_there_are_named(memory_project: Project, verb:
     """A path that does not exist, and a folder without pipelines: exit 78 and the path on stderr or stdout."""
     (memory_project.folder / "empty").mkdir()
     for path in ("missing.yaml", "empty"):
-        async with memory_project.run(verb, path) as runner:
-            assert await runner.wait() == 78
+        runner = await memory_project.run_to_end(verb, path, code=78)
         assert path in runner.stderr + runner.stdout
-        assert "Traceback" not in runner.stderr
 
 
 async def test_a_bad_environment_file_is_wrong_usage(memory_project: Project) -> None:
     """A line of --env-file that is not NAME=value: exit 2, with its number, for every verb."""
-    memory_project.pipeline(VALID)
-    memory_project.handlers(VALID_HANDLERS)
+    memory_project.write(VALID, VALID_HANDLERS)
     (memory_project.folder / "env").write_text("GOOD=1\nnonsense\n")
     for verb in ("up", "validate"):
-        async with memory_project.run(verb, memory_project.file, "--env-file", "env") as runner:
-            assert await runner.wait() == 2
+        runner = await memory_project.run_to_end(verb, memory_project.file, "--env-file", "env", code=2)
         assert "env:2: not a NAME=value line" in runner.stderr
-        assert "Traceback" not in runner.stderr
 
 
 async def test_pipelines_that_define_a_queue_differently_do_not_run_together(
@@ -248,8 +226,7 @@ async def test_pipelines_that_define_a_queue_differently_do_not_run_together(
             file=f"both/{name}.yaml",
         )
     rabbit_project.handlers(VALID_HANDLERS)
-    async with rabbit_project.run("up", "both", *rabbit_project.place.arguments) as runner:
-        assert await runner.wait() == 78
+    runner = await rabbit_project.run_to_end("up", "both", *rabbit_project.place.arguments, code=78)
     assert "error[topology-conflict]" in runner.stderr
     assert rabbit_project.name("shared") in runner.stderr
     assert "both/second.yaml" in runner.stderr
@@ -263,6 +240,5 @@ async def test_a_command_ends_though_a_module_has_started_a_thread(memory_projec
     memory_project.handlers(
         f"{VALID_HANDLERS}\n    import threading\n    threading.Thread(target=threading.Event().wait).start()"
     )
-    async with memory_project.run("validate", memory_project.file) as runner:
-        assert await runner.wait() == 0
+    runner = await memory_project.run_to_end("validate", memory_project.file)
     assert "starts the thread" in runner.stdout

@@ -11,7 +11,7 @@ import pytest
 
 from runner.release import version
 from tests.node import Broker, free_port
-from tests.project import Project, lines, started, stop, until
+from tests.project import Project, lines, until
 
 PIPELINE = """
     version: 1
@@ -40,13 +40,10 @@ async def test_the_broker_the_log_and_the_probe_say_what_runs(
     rabbit_project: Project, rabbitmq: Broker, environ: dict[str, str], release: str
 ) -> None:
     port = free_port()
-    rabbit_project.pipeline(PIPELINE.replace("PORT", str(port)))
-    rabbit_project.handlers("def handle(order: str) -> None: ...")
-    async with rabbit_project.up(env=environ) as runner:
-        await started(runner)
+    rabbit_project.write(PIPELINE.replace("PORT", str(port)), "def handle(order: str) -> None: ...")
+    async with rabbit_project.running(env=environ) as runner:
         told = rabbitmq.ctl("list_connections", "--formatter", "json", "client_properties")
         said = await asyncio.to_thread(alive, port)
-        await stop(runner)
     assert said == {"status": "alive", "version": version(), "release": release}
     (line,) = lines(runner, "pipeline.started")
     assert (line["version"], line["release"]) == (version(), release)
@@ -65,13 +62,10 @@ async def test_the_log_and_the_checklist_say_what_this_line_of_rabbitmq_has(
     rabbit_project: Project, rabbitmq: Broker
 ) -> None:
     """At the start, and after each reconnect: behind the same address there may be another broker by then."""
-    rabbit_project.pipeline(PIPELINE.replace("PORT", str(free_port())))
-    rabbit_project.handlers("def handle(order: str) -> None: ...")
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    rabbit_project.write(PIPELINE.replace("PORT", str(free_port())), "def handle(order: str) -> None: ...")
+    async with rabbit_project.running() as runner:
         await asyncio.to_thread(rabbitmq.close_connections_of, rabbit_project.unique)
         await until(lambda: len(lines(runner, "broker.connected")) == 3, "both connections are back")
-        await stop(runner)
     product, features = f"RabbitMQ {rabbitmq.ctl('version').strip()}", FEATURES[rabbitmq.line]
     for line in lines(runner, "broker.connected"):
         assert (line["product"], line.get("features", [])) == (product, features)

@@ -55,8 +55,7 @@ BLOCKING = """
 
 
 def prepare(project: Project, handlers: str = HANDLERS, pipeline: str = PIPELINE) -> None:
-    project.pipeline(pipeline)
-    project.handlers(handlers)
+    project.write(pipeline, handlers)
 
 
 def workers(runner: RunnerProcess) -> dict[int, int]:
@@ -210,8 +209,7 @@ async def test_a_blocked_worker_outlives_its_master_by_the_grace_only(
     rabbit_project: Project, foreign: Foreign
 ) -> None:
     """Its loop does not notice anything any more; a thread does."""
-    rabbit_project.pipeline(PIPELINE + "    shutdown: {grace: 100ms}\n")
-    rabbit_project.handlers(BLOCKING)
+    rabbit_project.write(PIPELINE + "    shutdown: {grace: 100ms}\n", BLOCKING)
     async with rabbit_project.up("--workers", "2") as runner:
         pids = await all_run(runner, 2)
         foreign.publish(rabbit_project.name("work"), b"one")
@@ -222,8 +220,7 @@ async def test_a_blocked_worker_outlives_its_master_by_the_grace_only(
 
 async def test_a_worker_that_does_not_end_is_killed_and_named(rabbit_project: Project, foreign: Foreign) -> None:
     """A handler blocks the loop for ever: after the grace, and a bounded time, all is over."""
-    rabbit_project.pipeline(PIPELINE + "    shutdown: {grace: 100ms}\n")
-    rabbit_project.handlers(BLOCKING)
+    rabbit_project.write(PIPELINE + "    shutdown: {grace: 100ms}\n", BLOCKING)
     async with rabbit_project.up("--workers", "2") as runner:
         pids = await all_run(runner, 2)
         foreign.publish(rabbit_project.name("work"), b"one")
@@ -303,8 +300,7 @@ def _until(condition: Callable[[], bool], shown: bytearray) -> None:
 
 async def test_the_in_process_broker_has_one_process(memory_project: Project) -> None:
     prepare(memory_project)
-    async with memory_project.up("--workers", "2") as runner:
-        assert await runner.wait() == 2
+    runner = await memory_project.do("up", "--workers", "2", code=2)
     assert errors(runner.stderr) == [
         "error: the in-process broker lives in one process: --workers 2 needs RabbitMQ",
     ]
@@ -315,23 +311,20 @@ async def test_what_is_wrong_is_said_once(rabbit_project: Project) -> None:
     """A handler that cannot be imported, a broker that is not there, a resource that fails: one error, its code."""
     project = rabbit_project
     prepare(project, "raise RuntimeError('no licence')\n")
-    async with project.up("--workers", "3") as runner:
-        assert await runner.wait() == 78
+    runner = await project.do("up", "--workers", "3", code=78)
     assert runner.stderr.count("error[module-failed]") == runner.stderr.count("RuntimeError: no licence") == 1
 
     port = free_port()
     url = f"amqp://user:S3CR3T@127.0.0.1:{port}/"
     prepare(project, pipeline=PIPELINE + f"    broker: {{url: '{url}', connect_timeout: 2s}}\n")
-    async with project.run("up", project.file, "--workers", "3") as runner:
-        assert await runner.wait() == 69
+    runner = await project.run_to_end("up", project.file, "--workers", "3", code=69)
     (line,) = errors(runner.stderr)
     assert f"amqp://user:***@127.0.0.1:{port}/" in line
     assert len(lines(runner, "broker.unreachable")) == 1
 
     prepare(project, HANDLERS + "\n    def no_database(): raise OSError('no database')\n")
     project.pipeline(PIPELINE + "    resources: {db: {factory: work:no_database}}\n")
-    async with project.up("--workers", "2") as runner:
-        assert await runner.wait() == 1
+    runner = await project.do("up", "--workers", "2", code=1)
     (line,) = errors(runner.stderr)
     assert "no database" in line
 

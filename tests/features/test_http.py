@@ -193,8 +193,7 @@ async def test_an_address_that_is_in_use_stops_the_start(project: Project) -> No
     project.write(PIPELINE + SUBSCRIBERS, HANDLERS)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        async with project.up("--http", f"127.0.0.1:{port}") as runner:
-            assert await runner.wait() == 1
+        runner = await project.do("up", "--http", f"127.0.0.1:{port}", code=1)
     assert f"error: cannot listen on 127.0.0.1:{port}: " in runner.stderr
     assert "choose another address with --http" in runner.stderr
     assert "Traceback" not in runner.stderr
@@ -205,14 +204,12 @@ async def test_two_producers_cannot_have_one_path(memory_project: Project) -> No
     """Found at once in a pipeline (exit 78), and at the start where two pipelines run together (exit 1)."""
     one = "version: 1\nname: UNIQUE-{0}\nqueues: {{UNIQUE.{0}: }}\nproducers:\n  a: {{http: /a, to: UNIQUE.{0}}}\n"
     memory_project.pipeline(one.format("one") + "  b: {http: /a, to: UNIQUE.one}\n")
-    async with memory_project.up() as runner:
-        assert await runner.wait() == 78
+    runner = await memory_project.do("up", code=78)
     assert 'error[conflicting-options]: producers.b.http: "/a" is already the path of "a"' in runner.stderr
 
     for name in ("one", "two"):
         memory_project.pipeline(one.format(name), file=f"both/{name}.yaml")
-    async with memory_project.run("up", "both", "--http", f"127.0.0.1:{free_port()}") as runner:
-        assert await runner.wait() == 1
+    runner = await memory_project.run_to_end("up", "both", "--http", f"127.0.0.1:{free_port()}", code=1)
     assert "error: 2 producers have the same HTTP path: /a" in runner.stderr
 
 
@@ -348,13 +345,11 @@ async def test_a_body_that_is_not_json_is_called_that(project: Project) -> None:
 
 async def test_port_0_takes_a_free_one_and_says_which(project: Project) -> None:
     project.write(PIPELINE + SUBSCRIBERS, HANDLERS)
-    async with project.up("--http", "127.0.0.1:0") as runner:
-        await started(runner)
+    async with project.running("--http", "127.0.0.1:0") as runner:
         (line,) = lines(runner, "http.listening")
         host, _, port = line["address"].rpartition(":")
         assert host == "127.0.0.1"
         assert (await asyncio.to_thread(post, int(port), "/orders", b"{}"))[0] == 202
-        await stop(runner)
 
 
 # Calls

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tests.foreign import Foreign
-from tests.project import Project, lines, started, stop, until
+from tests.project import Project, lines, until
 
 
 async def test_rate_spaces_out_the_calls(project: Project) -> None:
@@ -45,14 +45,12 @@ async def test_the_same_message_id_twice_is_one_call(rabbit_project: Project, fo
         """
     )
     queue = rabbit_project.name("work")
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         foreign.publish(queue, b"one", b"one", b"other", message_id="id-1")
         await until(lambda: len(lines(runner, "message.handled")) == 3, "three are done")
         foreign.publish(queue, b"one", message_id="id-1")
         foreign.publish(queue, b"nameless", b"nameless")
         await until(lambda: len(lines(runner, "message.handled")) == 6, "all are done")
-        await stop(runner)
     assert rabbit_project.ledger.counts() == Counter({"one": 1, "other": 1, "nameless": 2})
     assert [line["message_id"] for line in lines(runner, "message.handled", duplicate=True)] == ["id-1"] * 2
     assert foreign.count(queue) == 0
@@ -63,11 +61,9 @@ async def test_the_same_message_id_twice_in_one_batch_is_one_item(rabbit_project
     rabbit_project.pipeline(DEDUPE.replace("OPTIONS", "batch: {size: 4, wait: 2s}"))
     rabbit_project.handlers("async def pay(orders: list[str]) -> None: note(','.join(orders))")
     queue = rabbit_project.name("work")
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         foreign.publish(queue, b"one", b"one", b"other", b"one", message_id="id-1")
         await until(lambda: len(lines(runner, "message.handled")) == 4, "all are done")
-        await stop(runner)
     assert rabbit_project.ledger.counts() == Counter(["one,other"])
     assert foreign.count(queue) == 0
 

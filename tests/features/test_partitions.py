@@ -9,7 +9,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Node
-from tests.project import Place, Project, lines, started, stop, until
+from tests.project import Place, Project, lines, until
 
 PIPELINE = """
     version: 1
@@ -57,8 +57,7 @@ async def test_what_has_no_key_is_not_published(memory_project: Project) -> None
         def ship(order: dict) -> None: note(order)
         """
     )
-    async with memory_project.up("--until-idle") as runner:
-        assert await runner.wait() == 1
+    runner = await memory_project.do("up", "--until-idle", code=1)
     said = str(lines(runner, "producer.failed")[0])
     assert "the message has no key for a partition of" in said
     assert "`customer.id` must be a text, a whole number, true or false" in said
@@ -82,11 +81,9 @@ async def test_commands_know_partitions_as_one_queue(rabbit_project: Project, fo
         """
     )
     orders, names = rabbit_project.name("orders"), ["c-1", "c-2", "c-3"]
-    async with rabbit_project.up("--only", "ship") as runner:
-        await started(runner)
+    async with rabbit_project.running("--only", "ship"):
         bodies = "".join(json.dumps({"customer": {"id": name}}) + "\n" for name in names)
-        async with rabbit_project.command("publish", orders, "--lines", stdin=bodies.encode()) as publishing:
-            assert await publishing.wait() == 0
+        await rabbit_project.do("publish", orders, "--lines", stdin=bodies.encode())
         foreign.publish_confirmed(f"{orders}.0", b"not JSON")  # as a program that knows no key would
         await until(lambda: foreign.count(f"{orders}.dead") == 4, "all four are given up")
         listed = (await rabbit_project.do("dead list", "--json")).stdout.splitlines()
@@ -97,7 +94,6 @@ async def test_commands_know_partitions_as_one_queue(rabbit_project: Project, fo
         status = json.loads((await rabbit_project.do("status", "--json")).stdout)
         (row,) = [each for each in status[0]["queues"] if each["queue"] == orders]
         assert (row["exists"], row["ready"], row["consumers"], row["dead"]) == (True, 0, 1, 1)
-        await stop(runner)
     assert sorted(rabbit_project.ledger.payloads()) == names
     rabbit_project.pipeline(PIPELINE.replace("partitions: 4", "partitions: 2"))
     async with rabbit_project.up("--until-idle") as other:

@@ -164,8 +164,7 @@ async def test_once_that_was_killed_before_its_end_is_finished_by_the_next_start
                 yield f"order-{number}"
         """
     )
-    async with rabbit_project.up("--until-idle") as runner:
-        assert await runner.wait() == -signal.SIGKILL
+    await rabbit_project.do("up", "--until-idle", code=-signal.SIGKILL)
     await rabbit_project.up_until_idle("--only", "read")
     got = foreign.take(rabbit_project.name("work"))
     assert {each.body for each in got} == {f"order-{number}".encode() for number in range(30)}
@@ -203,7 +202,7 @@ async def test_a_process_that_waits_until_idle_waits_for_the_producers_of_the_on
 ) -> None:
     """What another process still has to produce is left to do, though every queue is empty."""
     rabbit_project.write(ONCE, HELD_HANDLERS)
-    async with rabbit_project.up() as first:
+    async with rabbit_project.running() as first:
         await first.wait_for(lambda line: line["event"] == "leadership.won")
         async with rabbit_project.up("--until-idle") as second:
             await second.wait_for(lambda line: line["event"] == "producers.standby")
@@ -215,7 +214,6 @@ async def test_a_process_that_waits_until_idle_waits_for_the_producers_of_the_on
             assert "has 1 other consumer, and what they hold is not known" in second.stderr
         assert lines(first, "producer.finished", producer="read")
         assert rabbit_project.ledger.counts()["read"] == 1
-        await stop(first)
 
 
 def has_ticked(project: Project, runner: RunnerProcess, times: int) -> bool:
@@ -280,9 +278,8 @@ async def test_ticks_do_not_drift(project: Project) -> None:
             time.sleep(0.4)
         """
     )
-    async with project.up() as runner:
+    async with project.running():
         entries = await project.ledger.wait_for(5)
-        await stop(runner)
     first, *_, fifth = (float(entry.payload) for entry in entries[:5])
     assert 1.8 <= fifth - first <= 3.2  # with pauses of half a second between the calls it would be 3.6
 
@@ -297,9 +294,8 @@ async def test_a_cron_producer_waits_for_its_time(project: Project) -> None:
         )
     )
     project.handlers(ONCE_HANDLERS + "\n    def report(): note('report')\n")
-    async with project.up() as runner:
+    async with project.running() as runner:
         await project.ledger.wait_for(31)
-        await stop(runner)
     assert "1 subscriber · 2 producers" in runner.stderr
     assert lines(runner, "pipeline.started")[0]["producers"] == 2
     assert "report" not in project.ledger.payloads()
@@ -347,8 +343,7 @@ async def test_each_line_of_standard_input_is_a_message(project: Project) -> Non
     """`file: -`, as in `zcat orders.gz | runner up … --until-idle`."""
     project.write(FILE.replace("FILE", "'-'"), FILE_HANDLERS)
     text = "".join(f'{{"n": {number}}}\n' for number in range(50)).encode()
-    async with project.up("--until-idle", stdin=text) as runner:
-        assert await runner.wait() == 0, runner.stderr
+    await project.do("up", "--until-idle", stdin=text)
     assert project.ledger.payloads() == [f'{{"n": {number}}}' for number in range(50)]
 
 
@@ -379,12 +374,10 @@ async def test_a_bad_line_is_named_and_ends_its_producer(
     project.write(FILE.replace("FILE", f"'{name}'").replace("{}", "{schema: work:Row}"), ROW)
     if name != "-":
         (project.folder / name).write_bytes(content)
-    async with project.up("--until-idle", stdin=content) as runner:
-        assert await runner.wait() == 1
+    runner = await project.do("up", "--until-idle", stdin=content, code=1)
     (failed,) = lines(runner, "producer.failed", producer="fill", level="error")
     assert failed["error"].startswith(error)
     assert "error: producer fill failed and was not restarted" in runner.stderr
-    assert "Traceback" not in runner.stderr
     assert project.ledger.payloads() == ["1", "2"]
 
 

@@ -94,21 +94,16 @@ async def test_what_was_handled_is_known_after_a_restart_and_failed_work_is_not_
         """
     )
     queue = rabbit_project.name("work")
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         foreign.publish(queue, *payments(1, 2))
         await until(lambda: lines(runner, "message.dead_lettered"), "the second is given up")
-        await stop(runner)
     (rabbit_project.folder / "repaired").touch()
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         foreign.publish(queue, *payments(1))
-        async with rabbit_project.run("dead", "replay", rabbit_project.file, *rabbit_project.place.arguments) as replay:
-            assert await replay.wait() == 0, replay.stderr
+        await rabbit_project.run_to_end("dead", "replay", rabbit_project.file, *rabbit_project.place.arguments)
         await until(lambda: len(lines(runner, "message.handled")) == 2, "both are done")
         foreign.publish(queue, *payments(2))
         await until(lambda: len(lines(runner, "message.handled")) == 3, "it comes again")
-        await stop(runner)
     entries = [(entry.payload, entry.attempt) for entry in rabbit_project.ledger.entries()]
     assert sorted(entries) == [("1", 1), ("2", 1), ("2", 1), ("2", 2)]
 

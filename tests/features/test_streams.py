@@ -66,15 +66,13 @@ async def test_a_stream_is_read_from_its_first_message_and_then_goes_on(
     rabbit_project.write(PIPELINE, HANDLERS)
     dead = rabbit_project.name("audit.dead")
     await rabbit_project.do("up --only send --until-idle")
-    async with rabbit_project.up("--except", "send") as runner:
-        await started(runner)
+    async with rabbit_project.running("--except", "send") as runner:
         await rabbit_project.ledger.wait_for(15)
         await until(lambda: foreign.count(dead) == 1, "3 is given up")
         refused = await rabbit_project.do("dead replay", "audit", code=1)
         assert "is a stream, and each of its subscribers would get it: name a queue with --to" in refused.stderr
         await rabbit_project.do("dead replay", "audit", "--to", rabbit_project.name("mended"))
         await rabbit_project.ledger.wait_for(16)
-        await stop(runner)
     handled = rabbit_project.ledger.payloads()
     counts = {"audit-0": 1, "audit-1": 3, "audit-2": 1, "audit-3": 3, "audit-4": 1, "mended-3": 1}
     copies = {"copy-0": 2, "copy-1": 1, "copy-2": 1, "copy-3": 1, "copy-4": 1}
@@ -83,11 +81,9 @@ async def test_a_stream_is_read_from_its_first_message_and_then_goes_on(
         *("copy-0", "copy-0", "copy-2", "copy-4")
     ]
     send(foreign, rabbit_project, 5, headers={"x-stream-offset": 1000})
-    async with rabbit_project.up("--only", "audit") as runner:
-        await started(runner)
+    async with rabbit_project.running("--only", "audit") as runner:
         send(foreign, rabbit_project, 6)
         await rabbit_project.ledger.wait_for(18)
-        await stop(runner)
     assert sorted(rabbit_project.ledger.payloads()[16:]) == ["audit-5", "audit-6"]
     assert begins(runner) == ["5"]
 
@@ -132,12 +128,10 @@ async def test_other_offsets_count_at_each_start(rabbit_project: Project, foreig
         """All messages from `least` on are handled, once, when another one is published."""
         rabbit_project.pipeline(AUDIT.replace("work:audit", f"work:audit, offset: {offset}"))
         before = len(rabbit_project.ledger.payloads())
-        async with rabbit_project.up() as runner:
-            await started(runner)
+        async with rabbit_project.running() as runner:
             await until(lambda: begins(runner), "it reads")
             send(foreign, rabbit_project, published)
             await until(lambda: str(published) in rabbit_project.ledger.payloads()[before:], "the last one is handled")
-            await stop(runner)
         handled = rabbit_project.ledger.payloads()[before:]
         assert sorted(handled, key=int) == [str(number) for number in range(least, published + 1)]
 

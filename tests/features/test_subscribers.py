@@ -156,10 +156,9 @@ async def test_a_batch_that_is_not_full_yet_is_given_back_on_a_stop(rabbit_proje
         BATCH_HANDLERS + "\n    def send(): return [1, 2, 3]\n    def store(orders: list) -> None: note('[]')\n"
     )
     queue = rabbit_project.name("work")
-    async with rabbit_project.up() as runner:
+    async with rabbit_project.running() as runner:
         await runner.wait_for(lambda line: line["event"] == "producer.finished")
         await until(lambda: foreign.count(queue) == 0, "the messages are held")
-        await stop(runner)
     assert len(lines(runner, "message.released")) == 3
     assert batches(rabbit_project) == []
     assert sorted(got.body for got in foreign.take(queue)) == [b"1", b"2", b"3"]

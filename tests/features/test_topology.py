@@ -40,8 +40,7 @@ async def test_queues_are_bound_to_exchanges_of_every_type(rabbit_project: Proje
         """
     )
     rabbit_project.handlers(HEAR)
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running():
         for exchange, keys in {
             "top": ["stock", "stock.a.b", "x.urgent", "x.y.urgent"],
             "dir": ["one", "one.two"],
@@ -56,7 +55,6 @@ async def test_queues_are_bound_to_exchanges_of_every_type(rabbit_project: Proje
         }.items():
             foreign.publish("", text.encode(), exchange=rabbit_project.name("hdr"), headers=headers)
         await rabbit_project.ledger.wait_for(8)
-        await stop(runner)
     assert rabbit_project.heard() == [
         "all both",
         "any both",
@@ -133,8 +131,7 @@ async def test_what_belongs_to_others_must_exist_and_nothing_is_made_without_it(
 ) -> None:
     """`declare: false`, and not there: exit 69 naming the queue and the exchange; our own queue is not made either."""
     rabbit_project.write(FOREIGN, HEAR)
-    async with rabbit_project.up() as runner:
-        assert await runner.wait() == 69
+    runner = await rabbit_project.do("up", code=69)
     for kind in ("queue", "exchange"):
         assert f'{kind} "{rabbit_project.name("theirs")}" does not exist' in runner.stderr
     assert not foreign.has_queue(rabbit_project.name("ours"))
@@ -202,8 +199,7 @@ async def test_what_belongs_to_a_pipeline_that_does_not_run_is_missing(project: 
         """
     )
     project.handlers(HEAR)
-    async with project.up() as runner:
-        assert await runner.wait() == 69
+    runner = await project.do("up", code=69)
     assert f'queue "{project.name("theirs")}" does not exist' in runner.stderr
     assert "start its owner first" in runner.stderr
     assert "set `declare: false`" not in runner.stderr
@@ -233,8 +229,7 @@ async def test_what_was_given_up_on_can_be_read(project: Project) -> None:
 
 async def test_what_was_given_up_on_can_be_read_later(rabbit_project: Project) -> None:
     """The dead-letter queue that the pipeline has made by itself is declared and read, and undeclared again."""
-    rabbit_project.handlers(FAILING)
-    rabbit_project.pipeline(GIVEN_UP.replace("DECLARED", ""))
+    rabbit_project.write(GIVEN_UP.replace("DECLARED", ""), FAILING)
     await rabbit_project.up_until_idle()
     rabbit_project.pipeline(GIVEN_UP.replace("DECLARED", "UNIQUE.work.dead:") + MENDING)
     await rabbit_project.up_until_idle()
@@ -265,16 +260,13 @@ async def test_a_producer_waits_at_a_full_queue_and_loses_nothing(
         """
     )
     queue = rabbit_project.name("work")
-    async with rabbit_project.up("--only", "send") as sending:
-        await started(sending)
+    async with rabbit_project.running("--only", "send") as sending:
         await until(lambda: foreign.count(queue) >= 20, "it is full")
         assert foreign.count(queue) < count
         assert lines(sending, "producer.finished") == []
-        async with rabbit_project.up("--only", "hear") as hearing:
+        async with rabbit_project.running("--only", "hear"):
             await rabbit_project.ledger.wait_for(count)
             await sending.wait_for(lambda line: line["event"] == "producer.finished")
-            await stop(hearing)
-        await stop(sending)
     assert rabbit_project.ledger.counts() == Counter(map(str, range(count)))
 
 
@@ -349,8 +341,7 @@ async def test_a_message_that_kills_its_process_is_dead_lettered_after_delivery_
     await rabbit_project.up_until_idle()  # declares
     foreign.publish(rabbit_project.name("work"), b"poison")
     for _ in range(3):
-        async with rabbit_project.up() as runner:
-            assert await runner.wait() == -9
+        await rabbit_project.do("up", code=-9)
     await until(lambda: foreign.count(rabbit_project.name("work.dead")) == 1, "it is dead-lettered")
     await rabbit_project.up_until_idle()
     assert rabbit_project.ledger.counts() == {"poison": 3}

@@ -8,7 +8,7 @@ import json
 
 from tests.foreign import Foreign
 from tests.node import free_port
-from tests.project import Project, lines, started, stop
+from tests.project import Project, lines
 
 TRACE, OTHER, SPAN = "0af7651916cd43dd8448eb211c80319c", "1" * 32, "b7ad6b7169203331"
 CONTEXT = {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "vendor=a", "baggage": "tenant=north"}
@@ -106,8 +106,7 @@ async def test_dead_letters_and_replays_keep_the_trace_headers(rabbit_project: P
     for headers in (CONTEXT, garbage):
         foreign.publish(project.name("work"), b"dead", headers=headers)
     await project.up_until_idle("--only", "work")
-    async with project.run("dead", "replay", project.file, *project.place.arguments) as replay:
-        assert await replay.wait() == 0
+    await project.run_to_end("dead", "replay", project.file, *project.place.arguments)
     names = CONTEXT.keys()
     got = [
         {name: value for name, value in each.headers.items() if name in names}
@@ -121,16 +120,13 @@ async def test_a_request_lends_its_trace_to_the_message(rabbit_project: Project,
     project = rabbit_project
     project.pipeline("version: 1\nqueues: {UNIQUE.work: {}}\nproducers: {orders: {http: /orders, to: UNIQUE.work}}\n")
     port = free_port()
-    async with project.up("--http", f"127.0.0.1:{port}") as runner:
-        await started(runner)
+    async with project.running("--http", f"127.0.0.1:{port}") as runner:
         for headers in (CONTEXT, {"Traceparent": "00-garbage", "tracestate": "vendor=a"}, {}):
             assert await asyncio.to_thread(post, port, headers) == 202
-        await stop(runner)
     header = f"traceparent={CONTEXT['traceparent']}"
-    async with project.run(
+    await project.run_to_end(
         "publish", project.file, project.name("work"), "1", "--header", header, *project.place.arguments
-    ) as publish:
-        assert await publish.wait() == 0, publish.stderr
+    )
     assert [dict(each.headers) for each in foreign.take(project.name("work"))] == [
         CONTEXT,
         {},

@@ -211,8 +211,7 @@ async def test_a_replay_is_a_span_that_is_linked_to_the_publication(
     project = rabbit_project
     project.write(PIPELINE, HANDLERS)
     await project.up_until_idle(env=collector.env)
-    async with project.run("dead", "replay", project.file, *project.place.arguments, env=collector.env) as replaying:
-        assert await replaying.wait() == 0, replaying.stderr
+    await project.run_to_end("dead", "replay", project.file, *project.place.arguments, env=collector.env)
     dead = collector.one(f"dead_letter {project.name('work')}")
     replay = collector.one(f"replay {project.name('work')}")
     assert (replay.kind, replay.links) == ("CLIENT", dead.links)
@@ -234,18 +233,15 @@ async def test_a_request_and_a_command_line_are_publications(rabbit_project: Pro
         "producers: {orders: {http: /orders, to: UNIQUE.work}}\n"
     )
     port = free_port()
-    async with project.up("--http", f"127.0.0.1:{port}", env=collector.env) as runner:
-        await started(runner)
+    async with project.running("--http", f"127.0.0.1:{port}", env=collector.env) as runner:
         for headers in ({"traceparent": PARENT}, {}):
             assert await asyncio.to_thread(post, port, headers) == 202
-        await stop(runner)
     first, second = sorted(collector.named(f"publish {project.name('work')}"), key=lambda span: span.trace_id != TRACE)
     assert (first.trace_id, first.parent_id, first.kind) == (TRACE, SPAN, "PRODUCER")
     assert second.parent_id == ""
     assert [line["trace_id"] for line in lines(runner, "message.published")] == [TRACE, second.trace_id]
     body = (project.name("work"), "1")
-    async with project.run("publish", project.file, *body, *project.place.arguments, env=collector.env) as publish:
-        assert await publish.wait() == 0, publish.stderr
+    publish = await project.run_to_end("publish", project.file, *body, *project.place.arguments, env=collector.env)
     (third,) = collector.named(f"publish {project.name('work')}", messaging__message__id=publish.stdout.strip())
     assert third.kind == "PRODUCER"
 
@@ -341,10 +337,8 @@ async def test_a_variable_that_cannot_be_followed_ends_the_start(
     memory_project: Project, variables: dict[str, str], said: str
 ) -> None:
     memory_project.write(PIPELINE, HANDLERS)
-    async with memory_project.up(env=variables) as runner:
-        assert await runner.wait() == 78
+    runner = await memory_project.do("up", env=variables, code=78)
     assert said in runner.stderr
-    assert "Traceback" not in runner.stderr
 
 
 async def test_without_the_extra_validate_and_up_say_what_to_install(memory_project: Project) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from tests.foreign import Foreign
-from tests.project import Project, lines, started, stop, until
+from tests.project import Project, lines, started, until
 
 HANDLERS = """
     import os
@@ -21,8 +21,7 @@ TRIP = "concurrency: 2, retry: {attempts: 9, delay: 100ms}, trip: {failures: 50%
 async def test_a_subscriber_stops_while_a_service_is_down_and_goes_on_by_itself(project: Project) -> None:
     """It lets one message through after each pause; when the service is back, everything is handled once."""
     project.one_queue(HANDLERS, TRIP.replace("PAUSE", "300ms"))
-    async with project.up() as runner:
-        await started(runner)
+    async with project.running() as runner:
         await until(lambda: len(lines(runner, "subscriber.paused")) >= 3, "it has let two messages through")
         failed = lines(runner, "message.retry")
         assert 8 <= len(failed) <= 14  # six to trip, some that ran or had begun by then, and two that were let through
@@ -32,7 +31,6 @@ async def test_a_subscriber_stops_while_a_service_is_down_and_goes_on_by_itself(
         (project.folder / "provider-is-up").touch()
         await project.ledger.wait_for(30)
         assert len(lines(runner, "subscriber.resumed")) == 1
-        await stop(runner)
     assert set(project.ledger.counts().values()) == {1}
     assert lines(runner, "message.dead_lettered") == []
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 from tests.foreign import Foreign
 from tests.node import Broker
-from tests.project import Project, lines, started, stop, until
+from tests.project import Project, lines, until
 from tests.security.test_rights import as_user
 
 COUNT = 100
@@ -36,16 +36,13 @@ async def test_answers_that_the_broker_does_not_permit(
         channel.queue_declare(queue, durable=True)
     channel.queue_bind(f"{name}.facts", "events", f"{name}.fact")
     as_user(rabbit_project, rabbitmq, configure="^$", write=f"^(events|{name}.retry.*)$", read=f"^{name}.*$")
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     for number in range(COUNT):
         reply_to = f"{name}.facts" if number % 2 else None
         foreign.publish(f"{name}.work", str(number).encode(), reply_to=reply_to, message_id=f"m-{number}")
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         await until(lambda: len(lines(runner, "reply.given_up")) == COUNT // 2, "the answers are given up")
         await until(lambda: len(lines(runner, "message.handled")) == COUNT // 2, "the other messages are handled")
-        await stop(runner)
     facts = foreign.take(f"{name}.facts")
     assert Counter(int(got.body) for got in facts) == dict.fromkeys(range(COUNT), 1)
     assert {got.exchange for got in facts} == {"events"}

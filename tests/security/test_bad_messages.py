@@ -10,7 +10,7 @@ import pytest
 
 from runner.message import MAX_BODY_BYTES
 from tests.foreign import Foreign
-from tests.project import Project, lines, started, stop, until
+from tests.project import Project, lines, stop, until
 
 PIPELINE = """
     version: 1
@@ -59,8 +59,7 @@ BOMBS = {
 
 
 def prepare(project: Project) -> None:
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
 
 
 async def test_bodies_that_cannot_be_read_are_kept_and_cost_nothing(rabbit_project: Project, foreign: Foreign) -> None:
@@ -68,8 +67,7 @@ async def test_bodies_that_cannot_be_read_are_kept_and_cost_nothing(rabbit_proje
     prepare(rabbit_project)
     work = rabbit_project.name("work")
     bad = INVALID | BOMBS
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         before = peak_of(runner.pid)
         for kind, (body, properties) in bad.items():
             foreign.publish(work, body, message_id=kind, **properties)
@@ -77,7 +75,6 @@ async def test_bodies_that_cannot_be_read_are_kept_and_cost_nothing(rabbit_proje
         await runner.wait_for(lambda _: len(lines(runner, "message.dead_lettered")) == len(bad), 30)
         await rabbit_project.ledger.wait_for(1)
         assert peak_of(runner.pid) - before < 40_000  # KiB: less than one of the bombs unpacked
-        await stop(runner)
     reasons = {line["message_id"]: line["reason"] for line in lines(runner, "message.dead_lettered")}
     assert reasons == dict.fromkeys(INVALID, "invalid") | dict.fromkeys(BOMBS, "too-large")
     assert {line["attempt"] for line in lines(runner, "message.dead_lettered")} == {1}
@@ -91,12 +88,10 @@ async def test_a_body_over_the_limit_is_kept_unread(rabbit_project: Project, for
     """Not parsed, one attempt, reason `too-large`, and as it came in the dead-letter queue; what follows is handled."""
     prepare(rabbit_project)
     body = b'"' + b"x" * MAX_BODY_BYTES + b'"'
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         foreign.publish(rabbit_project.name("work"), body, b'{"a": 1}', **JSON)
         await rabbit_project.ledger.wait_for(1)
         dead = await runner.wait_for(lambda line: line["event"] == "message.dead_lettered", 4)
-        await stop(runner)
     assert (dead["reason"], dead["attempt"]) == ("too-large", 1)
     assert [got.body for got in foreign.take(rabbit_project.name("work.dead"))] == [body]
 
@@ -106,11 +101,9 @@ async def test_numbers_and_keys_that_others_read_differently_are_handled_alike(
 ) -> None:
     """A number of 4,000 digits and a key given twice (the last wins, as everywhere in Python) harm nobody."""
     prepare(rabbit_project)
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         foreign.publish(rabbit_project.name("work"), b'{"a": 1, "a": 2}', b"9" * 4000, b"1e400", **JSON)
         await runner.wait_for(lambda _: sum("duration_ms" in line for line in runner.logs) >= 3)
-        await stop(runner)
     assert '{"a": 2}' in rabbit_project.ledger.payloads()
     assert not any(line["event"] == "message.retry" for line in runner.logs if "1e400" in str(line))
 
@@ -131,15 +124,13 @@ async def test_headers_that_pretend_are_not_believed_and_not_sent_on(rabbit_proj
     prepare(rabbit_project)
     text, thief = rabbit_project.name("text"), rabbit_project.name("thief")
     foreign.channel.queue_declare(thief)
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         for attempt in (-999, "abc", 10**9, None, [1], True):
             foreign.publish(text, f"{attempt}".encode(), headers={**FORGED, "x-runner-attempt": attempt})
         foreign.publish(text, b"fail", headers={**FORGED, "CC": [thief], "x-kept": "yes"})
         assert foreign.count(thief) == 1  # the broker's own doing, by the wish of who has published
         await runner.wait_for(lambda line: line["event"] == "message.dead_lettered")
         await rabbit_project.ledger.wait_for(8)
-        await stop(runner)
     assert {entry.attempt for entry in rabbit_project.ledger.entries() if entry.payload != "fail"} == {1}
     assert foreign.count(thief) == 1
     (dead,) = foreign.take(f"{text}.dead")
@@ -154,11 +145,9 @@ async def test_more_headers_than_a_frame_holds_stop_nothing(rabbit_project: Proj
     prepare(rabbit_project)
     text = rabbit_project.name("text")
     headers = {f"x-{number}": "h" * 1000 for number in range(120)}  # the broker's frames have 128 KiB
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         foreign.publish(text, b"fail", headers=headers, message_id="large")
         dead = await runner.wait_for(lambda line: line["event"] == "message.dead_lettered")
-        await stop(runner)
     assert dead["attempt"] == 2
     assert not lines(runner, "broker.lost")
     (kept,) = foreign.take(f"{text}.dead")
@@ -182,11 +171,9 @@ async def test_headers_that_do_not_fit_are_refused_before_they_are_sent(
         .replace('paid: {from: "UNIQUE.#"', "paid: {from: UNIQUE.other")
         .replace("queues: {", "queues: {UNIQUE.other: {}, ")
     )
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         foreign.publish(rabbit_project.name("text"), b"go")
         dead = await runner.wait_for(lambda line: line["event"] == "message.dead_lettered")
-        await stop(runner)
     assert "headers" in dead["error"]
     assert not lines(runner, "broker.lost")
 
@@ -197,12 +184,10 @@ async def test_an_id_that_was_used_before_does_not_hide_another_message(
     """With `dedupe`, an id and a body make a message; one without an id is always handled."""
     prepare(rabbit_project)
     once = rabbit_project.name("once")
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         foreign.publish(once, b"first", b"first", b"second", message_id="claimed")
         foreign.publish(once, b"nameless", b"nameless")
         await runner.wait_for(lambda _: len(lines(runner, "message.handled")) == 5)
-        await stop(runner)
     assert rabbit_project.ledger.counts() == {"first": 1, "second": 1, "nameless": 2}
 
 
@@ -210,14 +195,12 @@ async def test_an_event_that_nobody_knows_is_not_acknowledged_away(rabbit_projec
     """A type that is none of ours changes nothing: the message is known by its address, handled, and checked."""
     prepare(rabbit_project)
     paid = rabbit_project.name("paid")
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         foreign.publish(paid, b'{"amount": 1}', exchange="events", type="never.heard.of")
         for kind in (paid, "never.heard.of", None):
             foreign.publish(paid, b'{"amount": "all"}', exchange="events", type=kind)
         await rabbit_project.ledger.wait_for(1)
         await runner.wait_for(lambda _: len(lines(runner, "message.dead_lettered")) == 3)
-        await stop(runner)
     assert rabbit_project.ledger.payloads() == ['{"amount": 1}']
     assert {line["reason"] for line in lines(runner, "message.dead_lettered")} == {"invalid"}
 

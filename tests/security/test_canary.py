@@ -54,8 +54,7 @@ HANDLERS = """
 
 
 def prepare(project: Project, text: str = PIPELINE) -> None:
-    project.pipeline(text)
-    project.handlers(HANDLERS)
+    project.write(text, HANDLERS)
 
 
 def settings(canary: Canary, url: str = "") -> dict[str, str]:

@@ -40,8 +40,7 @@ LOOKING = [
 
 
 def prepare(project: Project) -> None:
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
 
 
 def command(project: Project, verb: str, names: tuple[str, ...], options: tuple[str, ...]) -> tuple[str | Path, ...]:
@@ -57,8 +56,7 @@ async def test_commands_that_find_no_broker_do_not_say_it(
     prepare(memory_project)
     wrong = Canary("guest", special.password, special.port)
     url = special.url_at(free_port()) if "--json" in looking[2] else wrong.url
-    async with memory_project.run(*command(memory_project, *looking), env={"BROKER": url}) as runner:
-        assert await runner.wait() == 69, runner.stderr
+    runner = await memory_project.run_to_end(*command(memory_project, *looking), env={"BROKER": url}, code=69)
     said = runner.stdout + runner.stderr
     assert "Traceback" not in said
     assert not special.found_in(said), said

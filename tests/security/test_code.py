@@ -51,8 +51,7 @@ async def test_looking_at_a_pipeline_runs_none_of_its_code(memory_project: Proje
     for name in ("trap/__init__", "trap/work", "trap/models"):
         memory_project.handlers(TRAP, name)
     verb, *rest = arguments
-    async with memory_project.run(verb, memory_project.file, *rest) as runner:
-        assert await runner.wait() == 0, runner.stderr
+    await memory_project.run_to_end(verb, memory_project.file, *rest)
     assert not (memory_project.folder / "sprung").exists()
 
 
@@ -75,8 +74,7 @@ async def test_no_file_of_the_project_stands_in_for_pythons_own(memory_project: 
     for name in SHADOWS:
         (memory_project.folder / f"{name}.py").write_text(f"open('sprung-{name}', 'w').close()\nraise SystemExit(3)\n")
     await memory_project.up_until_idle("--log-format", "json")
-    async with memory_project.run("validate", memory_project.file) as runner:
-        assert await runner.wait() == 0, runner.stderr
+    runner = await memory_project.run_to_end("validate", memory_project.file)
     assert {f"{name}.py" for name in ("csv", "json", "xml") if f"which hides {name}.py" in runner.stdout} == {
         "csv.py",
         "json.py",
@@ -88,8 +86,7 @@ async def test_no_file_of_the_project_stands_in_for_pythons_own(memory_project: 
 
 async def test_nothing_is_installed_or_written_beside_the_pipeline(memory_project: Project) -> None:
     """`up` leaves the project as it was, but for what Python keeps of modules."""
-    memory_project.pipeline("version: 1\nqueues: {UNIQUE.work: }\n")
-    memory_project.handlers("")
+    memory_project.write("version: 1\nqueues: {UNIQUE.work: }\n", "")
     before = {path.name for path in memory_project.folder.iterdir()}
     async with memory_project.up() as runner:
         await started(runner)

@@ -86,8 +86,7 @@ async def test_includes_stay_in_the_projects_folder(memory_project: Project, ver
     os.utime(outside, (0, 0))
     names = [name.replace("ABSOLUTE", str(outside)) for name in ESCAPES]
     memory_project.pipeline(f"version: 1\nqueues: {{a: }}\ninclude: {json.dumps(names)}\n", file="inside/a.yaml")
-    async with memory_project.run(verb, "inside/a.yaml") as runner:
-        assert await runner.wait() == 78, runner.stderr
+    runner = await memory_project.run_to_end(verb, "inside/a.yaml", code=78)
     said = runner.stdout + runner.stderr
     assert SECRET not in said
     assert said.count("error[include-outside]") + said.count("error[bad-include]") == len(ESCAPES)
@@ -97,8 +96,7 @@ async def test_a_variable_cannot_write_yaml(memory_project: Project) -> None:
     """What stands in a variable is one text, whatever it looks like; it is not read for variables again."""
     memory_project.pipeline('version: 1\nname: UNIQUE\ndescription: "${V}"\nqueues: {a: }\n')
     value = 'x"\nbroker: amqp://u:p@evil.example\nqueues: {stolen: }\n# ${HOME} *alias !!tag'
-    async with memory_project.run("config", memory_project.file, env={"V": value}) as runner:
-        assert await runner.wait() == 0, runner.stderr
+    runner = await memory_project.run_to_end("config", memory_project.file, env={"V": value})
     assert "\n  stolen" not in runner.stdout
     assert "\nbroker: amqp" not in runner.stdout
     assert "${HOME}" in runner.stdout.replace("$${", "${")

@@ -17,7 +17,7 @@ from runner.runtime.http_connections import HEADER_TIMEOUT_S
 from runner.runtime.http_server import BODY_TIMEOUT_S, DEFAULT_ADDRESS
 from tests.node import free_port
 from tests.process import ROOT, RunnerProcess
-from tests.project import Project, lines, started, stop
+from tests.project import Project, lines
 
 PIPELINE = """
     version: 1
@@ -37,12 +37,9 @@ POST = "POST /orders HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n"
 async def serving(project: Project, handlers: str = HANDLERS) -> AsyncIterator[tuple[RunnerProcess, int]]:
     """Run a pipeline that listens; check at the end that it still runs."""
     port = free_port()
-    project.pipeline(PIPELINE)
-    project.handlers(handlers)
-    async with project.up("--http", f"127.0.0.1:{port}") as runner:
-        await started(runner)
+    project.write(PIPELINE, handlers)
+    async with project.running("--http", f"127.0.0.1:{port}") as runner:
         yield runner, port
-        await stop(runner)
 
 
 async def ask(port: int, request: bytes | str) -> tuple[int, str]:
@@ -68,10 +65,8 @@ def test_the_loopback_interface_is_the_default() -> None:
 
 async def test_nobody_is_listened_to_unless_asked_for(memory_project: Project) -> None:
     """A pipeline without HTTP opens no port at all."""
-    memory_project.pipeline(PIPELINE.replace("producers: {orders: {http: /orders, to: UNIQUE.work}}", ""))
-    memory_project.handlers(HANDLERS)
-    async with memory_project.up() as runner:
-        await started(runner)
+    memory_project.write(PIPELINE.replace("producers: {orders: {http: /orders, to: UNIQUE.work}}", ""), HANDLERS)
+    async with memory_project.running() as runner:
         inodes = {
             line.split()[9]
             for table in ("tcp", "tcp6")
@@ -79,7 +74,6 @@ async def test_nobody_is_listened_to_unless_asked_for(memory_project: Project) -
             if line.split()[3] == "0A"  # listens
         }
         assert not inodes & sockets_of(runner.pid)
-        await stop(runner)
 
 
 async def test_web_pages_elsewhere_can_send_nothing(memory_project: Project) -> None:

@@ -13,7 +13,7 @@ import pika
 import pytest
 
 from tests.foreign import Foreign
-from tests.project import Project, started, stop, until
+from tests.project import Project, until
 
 SEED = 20_261_130
 COUNT = 200
@@ -145,14 +145,12 @@ async def test_odd_messages_are_handled_or_kept_byte_for_byte(
     rabbit_project: Project, foreign: Foreign, way: dict[str, str]
 ) -> None:
     """Each of 200 is handled. Those whose handler fails are in the dead-letter queue with the properties they had."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     foreign.channel.queue_declare(rabbit_project.name("theirs"), durable=True)
     places = [rabbit_project.name(place) for place in ("quorum", "classic", "theirs")]
     writer = Writer(random.Random(SEED))
     sent = {f"{number} {'fails' if number % 2 else 'works'}": writer.properties() for number in range(COUNT)}
-    async with rabbit_project.up(env=way) as runner:
-        await started(runner)
+    async with rabbit_project.running(env=way) as runner:
         channel = foreign.channel
         channel.confirm_delivery()
         for number, (body, properties) in enumerate(sent.items()):
@@ -166,7 +164,6 @@ async def test_odd_messages_are_handled_or_kept_byte_for_byte(
             "each is handled, and each that fails is kept",
             40,
         )
-        await stop(runner)
     assert not [line for line in runner.logs if line["event"] in ("broker.lost", "consumer.lost", "settle.waiting")]
     assert all(foreign.count(place) == 0 for place in places)
     kept = {body: header for place in places for body, header in raw_messages(foreign, f"{place}.dead")}

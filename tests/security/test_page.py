@@ -16,7 +16,7 @@ import pytest
 from tests.node import free_port
 from tests.page import TOKEN, Page, token_of
 from tests.process import RunnerProcess
-from tests.project import Project, started, stop, until
+from tests.project import Project, stop, until
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e"
 PIPELINE = """
@@ -44,11 +44,9 @@ async def serving(
 ) -> AsyncIterator[tuple[RunnerProcess, Page]]:
     """Run a pipeline whose one message has failed; check at the end that it still runs."""
     port = free_port()
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     env = {"RUNNER_TOKEN": token} if token else {}
-    async with project.up("--http", f"{host}:{port}", *options, env=env) as runner:
-        await started(runner)
+    async with project.running("--http", f"{host}:{port}", *options, env=env) as runner:
         page = Page(port, token)
         assert (
             page.send("POST", "/work", b'{"secret": "of a customer"}', {"Content-Type": "application/json"})[0] == 202
@@ -56,7 +54,6 @@ async def serving(
         await runner.wait_for(lambda line: line["event"] == "message.dead_lettered")
         await page.dead(project.name("work.dead"), 1)
         yield runner, page
-        await stop(runner)
 
 
 def about(project: Project) -> dict[str, object]:
@@ -113,11 +110,9 @@ async def test_a_token_that_was_given_is_printed_nowhere(memory_project: Project
 
 
 async def test_a_token_that_can_be_guessed_is_refused(memory_project: Project) -> None:
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS)
+    memory_project.write(PIPELINE, HANDLERS)
     env = {"RUNNER_TOKEN": "guess-me"}
-    async with memory_project.up("--http", f"127.0.0.1:{free_port()}", "--allow-actions", env=env) as runner:
-        assert await runner.wait() == 2
+    runner = await memory_project.do("up", "--http", f"127.0.0.1:{free_port()}", "--allow-actions", env=env, code=2)
     assert "RUNNER_TOKEN must have at least 16 characters" in runner.stderr
     assert "guess-me" not in runner.stderr
 
@@ -243,8 +238,7 @@ async def test_what_strangers_write_is_data_and_never_markup(memory_project: Pro
 async def test_passwords_in_errors_are_masked(rabbit_project: Project) -> None:
     """A broker that cannot be reached is named without its password, and without its user."""
     port = free_port()
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     url = f"amqp://user:S3CR3T-CANARY@127.0.0.1:{free_port()}"
     arguments = ("--broker", url, "--http", f"127.0.0.1:{port}")
     async with rabbit_project.run("up", rabbit_project.file, *arguments) as runner:

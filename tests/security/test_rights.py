@@ -38,8 +38,7 @@ HANDLERS = """
 
 
 def prepare(project: Project, topology: str) -> None:
-    project.pipeline(PIPELINE.replace("TOPOLOGY", topology))
-    project.handlers(HANDLERS)
+    project.write(PIPELINE.replace("TOPOLOGY", topology), HANDLERS)
 
 
 async def declared_by_an_operator(project: Project) -> None:
@@ -60,12 +59,10 @@ def as_user(project: Project, node: Broker, **rights: str) -> None:
 
 async def works(project: Project, foreign: Foreign) -> RunnerProcess:
     """Run it: a message that fails once, and one that fails for good."""
-    async with project.up() as runner:
-        await started(runner)
+    async with project.running() as runner:
         foreign.publish(project.name("work"), b"good", b"bad")
         await runner.wait_for(lambda line: line["event"] == "message.handled")
         await runner.wait_for(lambda line: line["event"] == "message.dead_lettered")
-        await stop(runner)
     assert [got.body for got in foreign.take(project.name("done"))] == [b"good"]
     assert [got.body for got in foreign.take(project.name("work.dead"))] == [b"bad"]
     assert project.ledger.counts() == {"good": 2, "bad": 2}
@@ -73,9 +70,7 @@ async def works(project: Project, foreign: Foreign) -> RunnerProcess:
 
 
 async def refused(project: Project) -> str:
-    async with project.up() as runner:
-        assert await runner.wait() == 69, runner.stderr
-    assert "Traceback" not in runner.stderr
+    runner = await project.do("up", code=69)
     assert PLAIN not in runner.stdout + runner.stderr
     return "\n".join(line for line in runner.stderr.splitlines() if line.startswith(("error", "  = help", "     ")))
 
@@ -115,13 +110,11 @@ async def test_what_the_user_has_no_right_to_is_nothing_known_and_no_error(
     dead = rabbit_project.name("work.dead")
     as_user(rabbit_project, rabbitmq, configure="^$", write="^amq.default$", read=f"^{name}.work$")
     prepare(rabbit_project, "verify")
-    async with rabbit_project.command("status", "--json") as runner:
-        assert await runner.wait() == 0, runner.stderr
+    runner = await rabbit_project.do("status", "--json")
     (pipeline,) = json.loads(runner.stdout)
     rows = {queue["queue"]: queue for queue in pipeline["queues"]}
     assert (rows[rabbit_project.name("work")]["ready"], rows[rabbit_project.name("work")]["exists"]) == (0, True)
-    async with rabbit_project.command("plan", "--json") as runner:
-        assert await runner.wait() == 0, runner.stderr
+    runner = await rabbit_project.do("plan", "--json")
     items = {item["name"]: item for item in json.loads(runner.stdout)["items"] if item["kind"] == "queue"}
     assert items[dead]["action"] == "unchecked"
     if rows[rabbit_project.name("work")]["dead"] is None:

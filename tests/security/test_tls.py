@@ -161,8 +161,7 @@ def tls_node(certificates: Certificates, installed: None) -> Iterator[tuple[Node
 
 def prepare(project: Project, url: str, **tls: Path | str) -> None:
     written = ", ".join(f"{name}: '{path}'" for name, path in tls.items())
-    project.pipeline(PIPELINE.format(url=url, tls=f", tls: {{{written}}}" if tls else ""))
-    project.handlers(HANDLERS)
+    project.write(PIPELINE.format(url=url, tls=f", tls: {{{written}}}" if tls else ""), HANDLERS)
 
 
 def errors(runner: RunnerProcess) -> list[str]:
@@ -171,10 +170,8 @@ def errors(runner: RunnerProcess) -> list[str]:
 
 async def refused(project: Project, *arguments: str, code: int = 69) -> str:
     """Run the pipeline, check that it ends with one clear line, and return that."""
-    async with project.run("up", project.file, *arguments) as runner:
-        assert await runner.wait() == code, runner.stderr
+    runner = await project.run_to_end("up", project.file, *arguments, code=code)
     (line,) = errors(runner)
-    assert "Traceback" not in runner.stderr
     assert PLAIN not in runner.stdout + runner.stderr
     return line
 
@@ -281,8 +278,7 @@ async def test_verification_cannot_be_switched_off(memory_project: Project, cert
         await refused(memory_project, code=78)
         prepare(memory_project, url(listening.port))
         env = {"PYTHONHTTPSVERIFY": "0", "AIORMQ_NO_VERIFY": "1"}
-        async with memory_project.run("up", memory_project.file, env=env) as runner:
-            assert await runner.wait() == 69
+        await memory_project.run_to_end("up", memory_project.file, env=env, code=69)
         assert not listening.heard
 
 

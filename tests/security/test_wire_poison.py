@@ -11,7 +11,7 @@ import pytest
 from tests.foreign import Foreign
 from tests.node import Broker
 from tests.process import RunnerProcess
-from tests.project import Project, lines, started, stop, until
+from tests.project import Project, lines, until
 
 PIPELINE = """
     version: 1
@@ -155,15 +155,12 @@ async def test_what_only_looks_odd_is_handled(
     rabbit_project: Project, rabbitmq: Broker, foreign: Foreign, way: dict[str, str]
 ) -> None:
     """Every kind at once, by one connection, with what comes before and after it."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     work = rabbit_project.name("work")
-    async with rabbit_project.up(env=way) as runner:
-        await started(runner)
+    async with rabbit_project.running(env=way) as runner:
         publish_raw(rabbitmq, work, *POISON)
         foreign.publish(work, b"after")
         await until(lambda: "after" in rabbit_project.ledger.payloads(), "what comes after it is handled", 20)
-        await stop(runner)
     assert sorted(rabbit_project.ledger.payloads()) == sorted([*POISON, "after"])
     assert foreign.count(work) == foreign.count(f"{work}.dead") == 0
     assert "Traceback" not in runner.stderr
@@ -176,12 +173,10 @@ async def test_what_cannot_be_decoded_is_kept_byte_for_byte(
 ) -> None:
     """Where the broker itself has nowhere to put it: on a classic queue, and on a queue of others."""
     need_unreadable(rabbitmq)
-    rabbit_project.pipeline(EVERYWHERE)
-    rabbit_project.handlers(f"{HANDLERS}\ndef handle_some(orders: list[str]) -> None: note(orders[0])")
+    rabbit_project.write(EVERYWHERE, f"{HANDLERS}\ndef handle_some(orders: list[str]) -> None: note(orders[0])")
     foreign.channel.queue_declare(rabbit_project.name("theirs"), durable=True)
     places = [rabbit_project.name(place) for place in ("classic", "theirs")]
-    async with rabbit_project.up("--log-format", "json", env=way) as runner:
-        await started(runner)
+    async with rabbit_project.running("--log-format", "json", env=way) as runner:
         for place in places:
             client = RawClient(rabbitmq.port)
             for kind, (flags, properties) in UNREADABLE.items():
@@ -190,7 +185,6 @@ async def test_what_cannot_be_decoded_is_kept_byte_for_byte(
             foreign.publish(place, b"beside")
         await rabbit_project.ledger.wait_for(2)
         await runner.wait_for(lambda _: len(lines(runner, "message.dead_lettered")) == 4, 20)
-        await stop(runner)
     assert rabbit_project.ledger.payloads() == ["beside"] * 2
     assert {line["reason"] for line in lines(runner, "message.dead_lettered")} == {"unreadable"}
     listed = await dead(rabbit_project, "list")
@@ -208,12 +202,10 @@ async def test_what_cannot_be_decoded_and_fills_a_frame_holds_nothing_up(
 ) -> None:
     """Its dead letter has headers of ours as well: what does not fit beside them is cut off, and that is said."""
     need_unreadable(rabbitmq)
-    rabbit_project.pipeline(PIPELINE.replace("{delivery_limit: 2}", "{type: classic}"))
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE.replace("{delivery_limit: 2}", "{type: classic}"), HANDLERS)
     work, size = rabbit_project.name("work"), 131_000
     properties = table(short(b"a") + b"S" + struct.pack(">I", size) + b"x" * size)
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         client = RawClient(rabbitmq.port)
         for number in range(20):  # as many as the subscriber takes at once, and its slots
             client.publish(work, HEADERS | 1, properties, b"large %d" % number)
@@ -221,7 +213,6 @@ async def test_what_cannot_be_decoded_and_fills_a_frame_holds_nothing_up(
         foreign.publish(work, b"after")
         await until(lambda: "after" in rabbit_project.ledger.payloads(), "what comes after them is handled", 20)
         await until(lambda: len(lines(runner, "message.dead_lettered")) == 20, "they are dead letters")
-        await stop(runner)
     raw = struct.pack(">H", HEADERS | 1) + properties
     letters = foreign.take(f"{work}.dead")
     assert sorted(got.body for got in letters) == sorted(b"large %d" % number for number in range(20))
@@ -238,8 +229,7 @@ async def test_dead_letters_that_cannot_be_decoded_do_not_hide_those_behind_them
 ) -> None:
     """The broker has put them there by itself. They are listed and can be dropped, and what is behind them as well."""
     need_unreadable(rabbitmq)
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     kept = rabbit_project.name("work.dead")
     foreign.channel.queue_declare(kept, durable=True, arguments={"x-queue-type": "classic"})
     client = RawClient(rabbitmq.port)
