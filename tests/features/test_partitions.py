@@ -102,7 +102,9 @@ async def test_commands_know_partitions_as_one_queue(rabbit_project: Project, fo
 
 
 @pytest.mark.slow
-async def test_a_consistent_hash_exchange_chooses_the_partition_for_other_programs(tmp_path: Path, unique: str) -> None:
+async def test_a_consistent_hash_exchange_chooses_the_partition_for_other_programs(
+    tmp_path: Path, unique: str, installed: None
+) -> None:
     """By a header, with RabbitMQ's plugin for that. For `plan`, bindings of others are no difference."""
     with Node(management=True, plugins=["rabbitmq_consistent_hash_exchange"]) as node, Foreign(node.url) as foreign:
         project = Project(tmp_path, unique, Place.at(node.url))
