@@ -17,7 +17,7 @@ from runner.errors import CallFailed, NoAnswer
 from runner.redaction import escape_controls
 
 if TYPE_CHECKING:
-    from runner.app import System
+    from runner.system import System
 
 
 @click.command("call", cls=Verb, short_help="Ask a question, and print the answer.")

@@ -24,8 +24,10 @@ def check_paths(context: click.Context, arguments: Sequence[str]) -> None:
     """Raise WrongPath for a name, or a value of an option, where the path of a pipeline belongs."""
     given, words = context.params, [*context.command_path.split()[1:], *arguments]
     old, queue = given.get("old"), given.get("queue")
-    if old and not old.exists() and old.suffix not in (".yaml", ".yml") and str(old)[0] not in "./~":
-        way = from_git(str(old), given.get("new"))
+    revision = re.match(r"[\w.~^/@{}-]+(?=:)", str(old or ""))
+    is_revision = revision or (old and old.suffix not in (".yaml", ".yml") and str(old)[0] not in "./~")
+    if old and is_revision and not old.exists():
+        way = from_git(revision[0] if revision else str(old), given.get("new"))
         raise BadValue(f'there is no file or folder "{old}"', f"for a revision of git, write: {way}", "OLD")
     for path in given.get("paths") or filter(None, [given.get("path")]):
         text = next((item for item in arguments if item and Path(item) == path), str(path))
@@ -34,8 +36,21 @@ def check_paths(context: click.Context, arguments: Sequence[str]) -> None:
         is_file = path.suffix in (".yaml", ".yml") and not re.search(r"^[–—]|[=*?\[]", text)
         if not is_file and not path.exists() and text in arguments:
             _check(_NO_PATHS, Wrong(context, words, text), "path")
+    if "payload" in given and any(map(_NAMED.match, arguments)):
+        raise WrongPath(_without_names(context, words), context)
     if queue and queue in arguments and given.get("path") and queue not in names_in(given["path"], *SECTIONS):
         _check(_NO_QUEUES, Wrong(context, words, queue), "queue")
+
+
+_NAMED = re.compile(r"(?:(?:routing_key|queue|name|event)=(?=[\w.])|(?:payload|body|data|message)=(?=[{\[\"]))")
+_UNUSED = re.compile(r"(?:exchange|properties|vhost)=")
+
+
+def _without_names(context: click.Context, words: Sequence[str]) -> tuple[str, Rewrite]:
+    """Return the command line without the names of arguments, as rabbitmqadmin has them."""
+    first = next(word for word in words if _NAMED.match(word))
+    line = Rewrite([_NAMED.sub("", word) for word in words if not _UNUSED.match(word)])
+    return f'{context.command_path} takes its arguments without names, and not as "{first.partition("=")[0]}=…"', line
 
 
 def _check(rules: Rules, wrong: Wrong, what: str) -> None:

@@ -109,7 +109,7 @@ def http_address(
     try:
         return parse_address(value, lowest_port=lowest_port)
     except ValueError:
-        name, port = re.sub("^https?://|/.*$", "", value).rpartition(":")[::2]
+        name, port = re.sub(r"^\w+://|/.*$", "", value).rpartition(":")[::2]
         digits = re.match(r"\d+(?![.\d]*\.)", port)
         number = int(digits[0]) if digits else 8080
         meant = f"{name or ('127.0.0.1' if digits else port)}:{number if number <= 65_535 else 8080}"
@@ -241,11 +241,11 @@ def duration(_: click.Context, __: click.Parameter, value: str | None) -> float 
         from runner.config import guesses
 
         text = str(value).strip().lstrip("-")
-        message, meant = f'"{value}" is not a duration', guesses.duration(text) or "30s"
+        message, meant = f'"{value}" is not a duration', guesses.duration(text)
         if text.isdecimal():  # 30 may be days: to guess the unit could delete or wait for something else
             after = f" (or {text}m, {text}h, {text}d)"
             raise BadValue(message, "for seconds, write", by=[f"{text}s"], after=after) from None
-        raise BadValue(message, by=[meant]) from None
+        raise BadValue(message, by=[meant or "30s"], after="" if meant else " (or another duration)") from None
 
 
 def _check_management(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

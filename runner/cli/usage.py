@@ -61,13 +61,17 @@ def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[st
     for _ in range(_MAX_STEPS):
         if not isinstance(help_, Rewrite) or (next_error := _error_of(help_.words)) is None:
             break
-        further = _explain(next_error, help_.words)[1]
+        more, further = _explain(next_error, help_.words)
         if not isinstance(further, Rewrite):
             is_new = further and not help_.after and " --help` has " not in further
             help_ = replace(help_, after=f"; then {further}") if is_new else help_
             break
-        before = help_.before if further.before == "write" else further.before
-        help_ = replace(further, before=before, after=help_.after or further.after)
+        after, before = help_.after or further.after, help_.before if further.before == "write" else further.before
+        if isinstance(next_error, click.NoSuchOption) and next_error.option_name not in message:
+            message = f"{message}; {more}"
+            if further.before == LEFT_OUT:
+                before, after = help_.before, f", without {next_error.option_name}{after}"
+        help_ = replace(further, before=before, after=after)
     return message, str(_with_tests(help_) if isinstance(help_, Rewrite) else help_)
 
 
@@ -338,6 +342,12 @@ _OPTIONS: Rules = {
         at.name in _DRY and at.verb in ("up", "apply") and Rewrite(["plan", *at.before[1:], *at.kept, *at.after])
     ),
     "the port of a broker": lambda at: at.name == "--port" and "--broker" in at.before and _PORT.format(at.value),
+    "a broker": lambda at: re.match(r"amqps?://", at.value) and "--broker" in at.own and at.line("--broker", at.value),
+    "a reason": lambda at: (
+        at.name in ("-m", "--message", "--comment", "--note", "--why")
+        and "--reason" in at.own
+        and at.line("--reason", at.value)
+    ),
     "an option of another program": _option_of_another_program,
     "a flag with no- before it": lambda at: (
         at.name.startswith("--no-") and f"--{at.name[5:]}" in at.own and at.line(*at.kept, before=LEFT_OUT)
@@ -408,7 +418,11 @@ def _payload_in_pieces(at: Wrong) -> Any:
     from runner.cli.payloads import is_json, json_meant
 
     words, pieces = at.words, re.compile(r"[{\[]|[\w\"']+[:=]")
-    start = next((index for index, item in enumerate(words) if pieces.match(item) and "://" not in item), None)
+    taken = {
+        index for index, item in enumerate(words, 1) if item in at.own and not getattr(at.own[item], "is_flag", False)
+    }
+    likely = (index for index, item in enumerate(words) if index not in taken and "://" not in item)
+    start = next((index for index in likely if pieces.match(words[index])), None)
     if start is None or "payload" not in at.parameters:
         return None
     end = next((index for index, item in enumerate(words) if index > start and item[:2] == "--"), len(words))
@@ -475,9 +489,13 @@ def _instead(at: Wrong, by: Sequence[str], before: str = "write", after: str = "
 
 def _option_for_a_value(at: Wrong) -> Any:
     option = next(iter(at.after), "").partition("=")[0]
-    if at.name[:2] != "--" or option[:2] != "--" or option in at.own:
+    if at.name[:2] != "--" or not re.match(r"-[A-Za-z-]", option) or option in at.own:
         return None
-    help_ = _explain(click.NoSuchOption(option, ctx=at.context), at.words)[1]
+    without = [item for item in at.words if item.partition("=")[0] != option]
+    is_whole = _error_of(without) is None
+    help_ = (
+        Rewrite(without, LEFT_OUT) if is_whole else _explain(click.NoSuchOption(option, ctx=at.context), at.words)[1]
+    )
     return f'"{option}" stands in place of its value', help_
 
 
@@ -492,7 +510,8 @@ def _not_a_choice(at: Wrong) -> Any:
         return None
     value, choices = value.strip("'\""), [str(each) for each in at.error.param.type.choices]
     guess = _choice_of(value, choices) or closest(value, choices)
-    return f'"{value}" is not a value of it', _instead(at, [guess]) if guess else f"write one of: {', '.join(choices)}"
+    listed = ", ".join(choices)
+    return f'"{value}" is none of: {listed}', _instead(at, [guess]) if guess else f"write one of: {listed}"
 
 
 def _missing_file(at: Wrong) -> Any:

@@ -34,7 +34,7 @@ class Verb(click.Command):
             rest = super().parse_args(ctx, args)
         paths = ctx.params.get("paths") or [ctx.params.get("path"), ctx.params.get("old")]
         is_wrong = any(path and not path.exists() for path in paths)
-        if not ctx.resilient_parsing and (is_wrong or ctx.params.get("queue")):
+        if not ctx.resilient_parsing and (is_wrong or ctx.params.get("queue") or "payload" in ctx.params):
             from runner.cli.misplaced import check_paths
 
             check_paths(ctx, arguments)

@@ -218,7 +218,10 @@ def url_help(value: str) -> tuple[str, str]:
     except ValueError as error:  # as a rule, the user and password are missing
         host = meant.partition("://")[2].rpartition("@")[2]
         scheme = meant.partition(":")[0]
-        hint, meant = f'write "{scheme}://user:password@{host}", with your user and password', ""
+        user = re.split("[:@]", meant.partition("://")[2])[0] if "@" in meant else ""
+        login = f"{user or 'user'}:password"
+        yours = "password" if user else "user and password"
+        hint, meant = f'write "{scheme}://{login}@{host}", with your {yours}', ""
         if " before its host" not in str(error):
             hint = ""
     if meant and meant != value:

@@ -175,7 +175,10 @@ class _Merge:
         code = "nothing-to-remove" if is_removal else "unknown-item"
         dotted = next((each for each in names if each.startswith(f"{name}.")), None) if self._overlay.option else None
         if dotted is not None:
-            help_ = f'a name with dots needs quotes: {section}."{dotted}"'
+            key = f'{section}."{dotted}"'
+            setting = self._overlay.option.replace(f"{section}.{dotted}", key).partition(" ")[2]
+            whole = f": write --set '{setting}'" if key in setting else ""
+            help_ = f"a name with dots needs quotes: {key}{whole}"
         elif meant := closest(name, names):
             help_ = f'did you mean "{meant}"?'
         elif is_removal or self.is_certain:
