@@ -11,7 +11,7 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import PipelineOptions, echo_broker_state
-from runner.cli.payloads import check_json, headers_option, load_destination, read_body
+from runner.cli.payloads import check_json, check_name, headers_option, load_destination, read_body
 from runner.cli.verb import Verb, complete_names
 from runner.errors import CallFailed, NoAnswer
 from runner.redaction import escape_controls
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command("call", cls=Verb, short_help="Ask a question, and print the answer.")
 @options.pipelines(options.broker, options.wait, is_one=True)
-@click.argument("name", shell_complete=complete_names("queues", "events"))
+@click.argument("name", callback=check_name, shell_complete=complete_names("queues", "events"))
 @click.argument("payload", default="-", metavar="[PAYLOAD|@FILE|-]")
 @click.option(
     "--timeout",

@@ -128,8 +128,11 @@ _NO_PATHS: Rules = {
     "an option with a long dash": lambda at: (
         at.name[:1] in "–—" and (f'"{at.name}" begins with a long dash', at.line(f"--{at.name.lstrip('–—')}"))
     ),
-    "the value of a setting": lambda at: at.before[-2:-1] == ["--set"] and "=" not in at.last and at.joined("="),
+    "the value of a setting": lambda at: at.option == "--set" and "=" not in at.last and at.joined("="),
     "the value of a flag": lambda at: getattr(at.own.get(at.last), "is_flag", False) and _with_value(at),
+    "a second number of workers": lambda at: (
+        at.name.isdecimal() and "--workers" in at.words and at.line(before=LEFT_OUT)
+    ),
     "a number of workers": lambda at: (
         at.name.isdecimal() and "workers" in at.parameters and at.line(end=["--workers", at.name])
     ),
@@ -147,7 +150,7 @@ _NO_PATHS: Rules = {
 }
 _NO_QUEUES: Rules = {
     "an id": lambda at: re.fullmatch("[0-9a-f-]{4,}", at.name) and at.line("--id", at.name),
-    "the rest of a value": lambda at: ("=" in at.last or at.before[-2] in _TEXTS) and at.joined(" "),
+    "the rest of a value": lambda at: ("=" in at.last or at.option in _TEXTS) and at.joined(" "),
 }
 
 

@@ -182,7 +182,7 @@ def rate(_: click.Context, __: click.Parameter, value: str | None) -> float | No
         from runner.config import guesses
 
         meant = f"{value}/s" if value.isdecimal() else guesses.rate(value)
-        after = "" if meant else ", or another rate, such as 10/m"
+        after = "" if meant else f' (an example, as "{value}" is no rate)'
         raise BadValue(f'"{value}" is not a rate', by=[meant or "100/s"], after=after)
     return per_second
 
@@ -219,7 +219,8 @@ def _check_broker(_: click.Context, __: click.Parameter, value: str | None) -> s
 
         found = re.match(r'(.*?)(?:write|did you mean) "?([^"?]+)"?\??(.*)', mask_passwords(url_help(value)[0]))
         assert found is not None
-        raise BadValue(str(error), f"{found[1]}write", by=[found[2]], after=found[3]) from None
+        example = f' (an example, as "{mask_passwords(value)}" is no URL)' if "@host:" in found[2] else ""
+        raise BadValue(str(error), f"{found[1]}write", by=[found[2]], after=found[3] or example) from None
 
 
 def _check_paths(context: click.Context, _: click.Parameter, value: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -245,7 +246,8 @@ def duration(_: click.Context, __: click.Parameter, value: str | None) -> float 
         if text.isdecimal():  # 30 may be days: to guess the unit could delete or wait for something else
             after = f" (or {text}m, {text}h, {text}d)"
             raise BadValue(message, "for seconds, write", by=[f"{text}s"], after=after) from None
-        raise BadValue(message, by=[meant or "30s"], after="" if meant else " (or another duration)") from None
+        after = "" if meant else f' (an example, as "{value}" is no duration)'
+        raise BadValue(message, by=[meant or "30s"], after=after) from None
 
 
 def _check_management(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

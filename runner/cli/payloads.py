@@ -45,6 +45,20 @@ def headers_option(command: F) -> F:
     )(command)
 
 
+def check_name(context: click.Context, _: click.Parameter, value: str) -> str:
+    """Return the name of a queue or event. Raises BadValue for a payload, or a file of one, in its place."""
+    from runner.cli.misplaced import is_pipeline, names_in
+
+    if not context.params["path"].exists():
+        return value
+    is_file = os.path.isfile(value) and not is_pipeline(value)
+    names = names_in(context.params["path"]) if is_file or value[:1] in ("{", "[", "@") else [value]
+    if value in names:
+        return value
+    by, after = [next(iter(names), "NAME"), f"@{value}" if is_file else value], f" (there are: {', '.join(names)})"
+    raise options.BadValue("a payload stands in its place", label="NAME", word=value, by=by, after=after)
+
+
 def load_destination(chosen: PipelineOptions, name: str) -> System:
     """Return the pipeline with a queue or event, first, and all others on its broker.
 
@@ -53,11 +67,6 @@ def load_destination(chosen: PipelineOptions, name: str) -> System:
     from runner.system import select_destination
 
     system = chosen.load(is_one_process=False)
-    if name[:1] in ("{", "[", "@"):
-        names = dict.fromkeys(each for pipeline in system.pipelines for each in pipeline.destinations)
-        raise options.BadValue(
-            "a payload stands in its place", f"write one of these before it: {', '.join(names)}", "NAME"
-        )
     system = select_destination(system, name)
     if system.broker.is_memory:
         hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
@@ -179,6 +188,8 @@ def check_json(payload: str, bodies: Sequence[bytes], numbers: Sequence[int] = (
             hint = "complete it" if "too early" in why else f"write {meant}" if 0 < len(meant) < 200 else "correct it"
             raise options.BadValue(f"{where} is not JSON: {why}", f"{hint}; text comes by standard input", "PAYLOAD")
         echo_err(f"warning: {where} looks like JSON, but is not: {why}; it is text")
+    if re.fullmatch(r"\w+[=:] ?[^\s/=:]+", payload) and (meant := json_meant(payload.replace(" ", ""))):
+        echo_err(f"warning: the payload is text; for JSON, write {shlex.quote(meant)}")
 
 
 _LIKE_JSON = re.compile(rb"""\s*(\{[^}]*[":]|\{\s*$|\[\s*(["{\[]|-?\d+\s*(,|$)))""")

@@ -11,7 +11,7 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import PipelineOptions, echo_broker_state
-from runner.cli.payloads import check_json, headers_option, load_destination, read_body
+from runner.cli.payloads import check_json, check_name, headers_option, load_destination, read_body
 from runner.cli.verb import Verb, complete_names
 from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
 
@@ -28,7 +28,7 @@ def _with_unit(context: click.Context, option: click.Parameter, value: str | Non
 
 @click.command("publish", cls=Verb, short_help="Publish a message.")
 @options.pipelines(options.broker, options.wait, is_one=True)
-@click.argument("name", shell_complete=complete_names("queues", "events"))
+@click.argument("name", callback=check_name, shell_complete=complete_names("queues", "events"))
 @click.argument("payload", default="-", metavar="[PAYLOAD|@FILE|-]")
 @click.option("--lines", is_flag=True, help="Publish each line of the payload as a message.")
 @headers_option

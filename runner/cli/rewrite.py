@@ -54,7 +54,7 @@ class Wrong:
         self.own = {each: item for item in self.command.params if isinstance(item, click.Option) for each in item.opts}
         self.known = self.command.list_commands(context) if isinstance(self.command, click.Group) else []
         self.before, self.value, self.after, self.kept = _around(self.words, name, self.start)
-        self.last = next(reversed(self.before), "")
+        self.option, self.last = ["", "", *self.before][-2:]
 
     def line(self, *words: str, end: Sequence[str] = (), before: str = "write", after: str = "") -> Rewrite:
         """Return the command line with other words in place of the wrong one, and some at the end."""
@@ -62,7 +62,8 @@ class Wrong:
 
     def joined(self, sign: str) -> Rewrite:
         """Return the command line in which the wrong word is the end of the word before it."""
-        return Rewrite([*self.before[:-1], f"{self.last}{sign}{self.name}", *self.after])
+        last = self.last if sign == " " else self.last.rstrip(":=")  # KEY: VALUE, as in YAML
+        return Rewrite([*self.before[:-1], f"{last}{sign}{self.name}", *self.after])
 
 
 def _around(words: list[str], name: str, start: int) -> tuple[list[str], str, list[str], list[str]]:

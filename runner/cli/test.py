@@ -21,6 +21,7 @@ from runner.cli.output import check_output, echo_err, errors_as_exit_codes, want
 from runner.cli.signals import stop_on_signals
 from runner.cli.verb import Verb
 from runner.config.diagnostics import display_path
+from runner.config.messages import closest
 from runner.errors import PipelineInvalid, RunnerError
 from runner.tasks import cancel_and_wait
 
@@ -169,7 +170,9 @@ def _selected(suites: Sequence[Suite], only: str | None) -> Iterator[tuple[Suite
         if wanted in name.lower() or fnmatchcase(name.lower(), wanted)
     ]
     if not found:
-        raise NoSuchTest(f'no test has "{only}" in its name', "leave --only out to see their names")
+        near = closest(wanted, [name for suite in suites for name in suite.spec.tests])
+        hint = f'did you mean "{near}"?' if near else "leave --only out to see their names"
+        raise NoSuchTest(f'no test has "{only}" in its name', hint)
     yield from found
 
 

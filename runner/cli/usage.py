@@ -253,7 +253,7 @@ def _as_option(at: Wrong, meant: str) -> Rewrite:
 _TAKEN: dict[str, Callable[[str], str]] = {
     "--http": lambda value: re.sub(r"^:?(\d+)$", r"127.0.0.1:\1", value),
     "--overlay": lambda value: value if Path(value).suffix else f"{value}.yaml",
-    "--workers": lambda value: (re.findall(r"\d+$", value) or ["N"])[0],
+    "--workers": lambda value: (re.findall(r"\d+$", value) or [value or "N"])[0],
 }
 """The form in which an option takes a value of another program."""
 
@@ -327,6 +327,10 @@ def _placed(at: Wrong, where: str) -> list[str]:
 
 
 _OPTIONS: Rules = {
+    "a long option with one dash": lambda at: (
+        (one := next((item for item in at.words if f"-{item.partition('=')[0]}" in at.own and item[1:2] != "-"), ""))
+        and (f'"{one}" has one dash', Rewrite([f"-{item}" if item == one else item for item in at.words]))
+    ),
     "the version": lambda at: at.words in (["-V"], ["-v"]) and Rewrite(["--version"]),
     "completion": lambda at: at.name in ("--install-completion", "--show-completion") and _filled("completion", []),
     "help, misspelt": lambda at: at.known and closest(at.name, ["--help"], likeness=0.7) and f"write: {at.path} --help",
@@ -351,6 +355,10 @@ _OPTIONS: Rules = {
     "an option of another program": _option_of_another_program,
     "a flag with no- before it": lambda at: (
         at.name.startswith("--no-") and f"--{at.name[5:]}" in at.own and at.line(*at.kept, before=LEFT_OUT)
+    ),
+    "a choice as an option": lambda at: (
+        (found := [name for name, item in at.own.items() if at.name[2:] in getattr(item.type, "choices", ())])
+        and at.line(found[0], at.name[2:], *at.kept)
     ),
     "a misspelt option": _misspelt_option,
     "an option of another command": _option_of_another_command,
@@ -438,13 +446,19 @@ def _payload_in_pieces(at: Wrong) -> Any:
 
 _TOO_MUCH: Rules = {
     "a payload in pieces": _payload_in_pieces,
+    "another value of an option": lambda at: (
+        (option := at.own.get(at.last.partition("=")[0] if "=" in at.last else at.option))
+        and option.multiple
+        and option.metavar in ("ID", "NAME")
+        and at.line(option.opts[0], at.name)
+    ),
     "the rest of a value": lambda at: (
         at.last[:2] == "--"
         and "=" in at.last
         and (f"the value of {at.last.partition('=')[0]} is in several pieces", at.joined(" "))
     ),
     "the value of a setting": lambda at: (
-        at.name and at.before[-2:-1] == ["--set"] and (f"--set {at.last} needs a value", at.joined("="))
+        at.name and at.option == "--set" and (f"--set {at.last} needs a value", at.joined("="))
     ),
     "a reason without its option": lambda at: (
         at.name and "--reason" in at.own and "--reason" not in at.words and at.line(end=["--reason", at.name])
@@ -482,21 +496,30 @@ def _instead(at: Wrong, by: Sequence[str], before: str = "write", after: str = "
     places += [(i, i + 1, item.partition("=")[2]) for i, (item, _) in beside if label and item.startswith(f"{label}=")]
     places += [(i, i + 1, item) for i, (item, _) in beside if word and item == word and label[:1] != "-"]
     likely = [each for each in places if word == each[2]] or [each for each in places if each[2] in at.error.message]
-    start, end, _ = ([(len(words), len(words), "")] + (likely or places))[-1]
+    start, end, old = ([(len(words), len(words), "")] + (likely or places))[-1]
     new = [label, *by] if label[:1] == "-" and by[:1] and by[0][:2] != "--" else by
-    return Rewrite([*words[:start], *new, *words[end:]], before, after)
+    is_file = isinstance(getattr(at.own.get(label), "type", None), click.Path)
+    kept = [old] if is_pipeline(old) and not is_file and old not in by else []
+    return Rewrite([*words[:start], *new, *kept, *words[end:]], before, after)
 
 
 def _option_for_a_value(at: Wrong) -> Any:
     option = next(iter(at.after), "").partition("=")[0]
-    if at.name[:2] != "--" or not re.match(r"-[A-Za-z-]", option) or option in at.own:
+    if at.name[:2] != "--" or not re.match("--?[A-Za-z]", option) or option in at.own:
         return None
-    without = [item for item in at.words if item.partition("=")[0] != option]
-    is_whole = _error_of(without) is None
-    help_ = (
-        Rewrite(without, LEFT_OUT) if is_whole else _explain(click.NoSuchOption(option, ctx=at.context), at.words)[1]
+    lines = [[*at.before, at.name, *at.after[start:]] for start in (1, 2)]  # it may have a value of its own
+    line = next((each for each in lines if _error_of(each) is None), lines[0])
+    return f'"{option}" stands in place of its value', Rewrite(line, LEFT_OUT)
+
+
+def _duration_in_two_words(at: Wrong) -> Any:
+    from runner.config import guesses
+
+    meant = (
+        guesses.duration(f"{at.value} {next(iter(at.after), '')}") if " is not a duration" in at.error.message else ""
     )
-    return f'"{option}" stands in place of its value', help_
+    is_two = meant and not guesses.duration(at.value)
+    return is_two and (_sentence(at.error.message), Rewrite([*at.before, at.name, meant, *at.after[1:]]))
 
 
 def _other_words(at: Wrong) -> Any:
@@ -550,9 +573,8 @@ def _wrong_number(at: Wrong) -> Any:
         return message, _instead(at, [], LEFT_OUT)
     given = re.match(r"-?\d+", value)
     near = min(max(int(given[0]) if given else 1, least or 1), most or sys.maxsize)
-    return message, _instead(
-        at, [f"{near:g}"], after="" if given and given[0] == f"{near:g}" else " (or another number)"
-    )
+    after = "" if given else " (an example)" if value.isupper() else f' (an example, as "{value}" is no number)'
+    return message, _instead(at, [f"{near:g}"], after=after)
 
 
 def _bad_value(at: Wrong) -> tuple[str, Help]:
@@ -562,6 +584,7 @@ def _bad_value(at: Wrong) -> tuple[str, Help]:
 
 _VALUES: Rules = {
     "an option in place of a value": _option_for_a_value,
+    "a duration in two words": _duration_in_two_words,
     "a value, and other words for it": _other_words,
     "not one of the choices": _not_a_choice,
     "a file that is not there": _missing_file,
