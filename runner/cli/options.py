@@ -112,7 +112,8 @@ def http_address(
         name, port = re.sub(r"^\w+://|/.*$", "", value).rpartition(":")[::2]
         digits = re.match(r"\d+(?![.\d]*\.)", port)
         number = int(digits[0]) if digits else 8080
-        meant = f"{name or ('127.0.0.1' if digits else port)}:{number if number <= 65_535 else 8080}"
+        host = name or ("127.0.0.1" if digits or os.path.exists(port) else port)
+        meant = f"{host}:{number if number <= 65_535 else 8080}"
         after = f", or --http 0.0.0.0:{value} for all" if value.isdecimal() else ""
         what = f"the port {number} is too large" if number > 65_535 else f'"{value}" is not HOST:PORT'
         raise BadValue(what, by=[meant], after=after) from None

@@ -94,7 +94,7 @@ def _check_message_options(given: dict[str, Any], *, lines: bool) -> None:
 def _lines(body: bytes) -> tuple[list[bytes], list[int]]:
     """Return the lines that are not empty, and their numbers."""
     if is_wide(body):
-        raise click.BadParameter(WIDE_FILE, param_hint="PAYLOAD")
+        raise options.BadValue("cannot be read", WIDE_FILE, "PAYLOAD")
     found = [(line, number) for number, line in enumerate(without_mark(body).splitlines(), 1) if line.strip()]
     return [line for line, _ in found], [number for _, number in found]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from runner.cli import cli
 from runner.redaction import mask_passwords
 from runner.tables import read_table
 
@@ -130,3 +133,31 @@ def flag_with(flag: str, value: str) -> list[str]:
     if option == "--interval":
         return [flag, option, f"{value}s" if value.isdecimal() else value]  # as `watch -n 5` takes it
     return [option, value.rstrip("%")]
+
+
+def choice_of(value: str, choices: Sequence[str]) -> str:
+    """Return the choice that a value is, or means in other programs; "" if none."""
+    word = value.lower()
+    known = (meant for meant, words, _ in words_meant("value") if word in words and meant in choices)
+    return word if word in choices else next(known, "")
+
+
+def error_of(words: Sequence[str]) -> click.UsageError | None:
+    """Return what is wrong with a command line, None if it can be run. No command runs."""
+    if {"-h", "--help", "--version"} & set(words) or words[:1] == ["help"]:
+        return None
+    context, rest = click.Context(cli, info_name="runner"), list(words)
+    try:
+        while rest and isinstance(context.command, click.Group):
+            name, command, rest = context.command.resolve_command(context, rest)
+            context = click.Context(command or context.command, info_name=name, parent=context)
+        with redirect_stderr(io.StringIO()):  # it has warned of variables already
+            context.command.parse_args(context, rest)
+    except click.UsageError as error:
+        return error
+    return None
+
+
+def with_variable(variable: str, words: Sequence[str]) -> str:
+    set_ = shlex.quote(mask_passwords(variable))
+    return f"write the variable before the command: {set_} runner {shlex.join(words)}"

@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shlex
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from runner.cli import cli
-from runner.cli.misplaced import READS, file_with, from_git, is_pipeline, list_folder, names_in, pipelines_here
+from runner.cli.misplaced import READS, file_with, from_git, is_pipeline, names_in, pipelines_here
 from runner.cli.rewrite import (
     LEFT_OUT,
     Help,
@@ -29,13 +26,16 @@ from runner.cli.rewrite import (
     Rules,
     Wrong,
     WrongPath,
+    choice_of,
+    error_of,
     explained,
     flag_with,
     joined,
+    with_variable,
     words_meant,
 )
+from runner.cli.wrong_values import NO_VALUE, VALUES, example, sentence
 from runner.config.messages import closest
-from runner.redaction import mask_passwords
 
 _PAYLOADS = {"publish": ['{"id": 1}'], "call": ['{"id": 1}']}
 _NAMED = {"pause": ("subscribers",), "resume": ("subscribers",), "tap": ("events", "queues")}
@@ -59,7 +59,7 @@ def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[st
     """
     message, help_ = _explain(error, list(arguments))
     for _ in range(_MAX_STEPS):
-        if not isinstance(help_, Rewrite) or (next_error := _error_of(help_.words)) is None:
+        if not isinstance(help_, Rewrite) or (next_error := error_of(help_.words)) is None:
             break
         more, further = _explain(next_error, help_.words)
         if not isinstance(further, Rewrite):
@@ -85,22 +85,6 @@ def _with_tests(line: Rewrite) -> Rewrite:
     return replace(line, words=[each for word in line.words for each in tests.get(word) or [word]])
 
 
-def _error_of(words: Sequence[str]) -> click.UsageError | None:
-    """Return what is wrong with a command line, None if it can be run. No command runs."""
-    if {"-h", "--help", "--version"} & set(words) or words[:1] == ["help"]:
-        return None
-    context, rest = click.Context(cli, info_name="runner"), list(words)
-    try:
-        while rest and isinstance(context.command, click.Group):
-            name, command, rest = context.command.resolve_command(context, rest)
-            context = click.Context(command or context.command, info_name=name, parent=context)
-        with redirect_stderr(io.StringIO()):  # it has warned of variables already
-            context.command.parse_args(context, rest)
-    except click.UsageError as error:
-        return error
-    return None
-
-
 def _explain(error: click.UsageError, words: list[str]) -> tuple[str, Help]:
     context = error.ctx or click.Context(cli, info_name="runner")
     for kind, pattern, said, rules in _KINDS:
@@ -110,9 +94,9 @@ def _explain(error: click.UsageError, words: list[str]) -> tuple[str, Help]:
                 rules, Wrong(context, words, name, error), said.format(path=context.command_path, name=name)
             )
             if answer:
-                return (f"{name}: {answer[0]}", answer[1]) if rules is _VALUES and name else answer
+                return (f"{name}: {answer[0]}", answer[1]) if rules is VALUES and name else answer
     options = f"`{context.command_path} --help` has the options and examples"
-    return _sentence(error.message), getattr(error, "hint", "") or options
+    return sentence(error.message), getattr(error, "hint", "") or options
 
 
 def _label(context: click.Context, error: Any) -> str:
@@ -123,11 +107,6 @@ def _label(context: click.Context, error: Any) -> str:
     if context.get_parameter_source(parameter.name or "") is ParameterSource.ENVIRONMENT:
         return str(parameter.envvar or f"{context.auto_envvar_prefix}_{(parameter.name or '').upper()}")
     return str(parameter.opts[0] if isinstance(parameter, click.Option) else parameter.make_metavar(context))
-
-
-def _sentence(message: str) -> str:
-    text = message.strip().removesuffix(".")
-    return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
 # Commands
@@ -208,7 +187,7 @@ def _file_for_the_output(at: Wrong) -> Any:
     if at.name not in ("--output", *names) or "--output" in own or "." not in file:
         return None
     choices, (stem, _, suffix) = getattr(getattr(own.get("--format"), "type", 0), "choices", ()), file.rpartition(".")
-    meant = _choice_of(suffix, choices)
+    meant = choice_of(suffix, choices)
     if suffix == "json" and not choices and "--json" in own:
         words += [] if "--json" in words else ["--json"]
     if meant and "--format" not in words:
@@ -242,12 +221,12 @@ def _option_of_another_program(at: Wrong) -> Any:
 def _as_option(at: Wrong, meant: str) -> Rewrite:
     """Return the command line with an option of `usage.txt`, and its value as that takes it."""
     if meant == "--json" and at.value:
-        return at.line(meant) if "json" in at.value.lower() else at.line(before=LEFT_OUT)
+        after = f" > {shlex.quote(at.value)}" if "." in at.value else ""
+        return at.line(meant, after=after) if "json" in at.value.lower() else at.line(before=LEFT_OUT)
     given, kept = ("", at.kept) if is_pipeline(at.value) and meant != "--overlay" else (at.value, [])
     value = _TAKEN.get(meant, str)(given)
-    return at.line(
-        *(f"{meant}{value}".split() if meant[-1] == "=" else [*meant.split(), *filter(None, [value])]), *kept
-    )
+    option, _, setting = meant.partition(" ")
+    return at.line(option, *filter(None, [f"{setting}{value}"] if setting[-1:] == "=" else [setting, value]), *kept)
 
 
 _TAKEN: dict[str, Callable[[str], str]] = {
@@ -291,7 +270,7 @@ def _without(left: Rewrite, remark: str) -> Rewrite:
 def _left_out(at: Wrong) -> Rewrite:
     """Return the command line without an option, and without its value unless that is an argument."""
     value, rest = at.value, at.line().words
-    is_argument = is_pipeline(value) or value[:1] in ("{", "[") or ("://" not in value and _error_of(rest))
+    is_argument = is_pipeline(value) or value[:1] in ("{", "[") or ("://" not in value and error_of(rest))
     return at.line(*(at.kept if is_argument else []), before=LEFT_OUT)
 
 
@@ -304,13 +283,6 @@ def _concurrency(rest: list[str], value: str) -> Rewrite:
     names = [each for each in known if each in only] or known or ["NAME"]
     settings = [part for each in names for part in ("--set", f"subscribers.{each}.concurrency={value}")]
     return Rewrite([*rest, *settings], "for each process, write", f"; for {value} processes, write --workers {value}")
-
-
-def _choice_of(value: str, choices: Sequence[str]) -> str:
-    """Return the choice that a value is, or means in other programs; "" if none."""
-    word = value.lower()
-    known = (meant for meant, words, _ in words_meant("value") if word in words and meant in choices)
-    return word if word in choices else next(known, "")
 
 
 def _placed(at: Wrong, where: str) -> list[str]:
@@ -336,7 +308,7 @@ _OPTIONS: Rules = {
     "help, misspelt": lambda at: at.known and closest(at.name, ["--help"], likeness=0.7) and f"write: {at.path} --help",
     "an option before the command": lambda at: at.known and _option_before_the_command(at),
     "a variable": lambda at: (
-        at.name in ("-e", "--env") and "=" in at.value and _with_variable(at.value, at.line().words)
+        at.name in ("-e", "--env") and "=" in at.value and with_variable(at.value, at.line().words)
     ),
     "a file for the output": _file_for_the_output,
     "a second file, as in compose": lambda at: (
@@ -406,7 +378,7 @@ def _placeholders(at: Wrong) -> list[str]:
     """Return words for what is missing, from the first one on."""
     option, required = at.own.get(at.name), [item for item in at.command.params if item.required]
     if option is not None:
-        return [at.name, _example(at.context, option)]
+        return [at.name, example(at.context, option)]
     return [item.make_metavar(at.context) for item in required[required.index(at.error.param) :]]
 
 
@@ -480,137 +452,7 @@ _TOO_MUCH: Rules = {
 }
 
 
-# Values
-
-
-def _instead(at: Wrong, by: Sequence[str], before: str = "write", after: str = "") -> Help:
-    """Return the command line with other words in place of a wrong value: options replace its option, [] both.
-
-    Words for a value that is not on the command line come at its end; a variable is named for its own value.
-    """
-    words, label, word = at.words, at.name, str(getattr(at.error, "word", ""))
-    if label.startswith("RUNNER_"):
-        return f"{before} {label}={shlex.quote(' '.join(by))}{after}"
-    beside = [*enumerate(pairwise([*words, ""]))]
-    places = [(i, i + 2, value) for i, (item, value) in beside if item == label[:1] + label[1:] and label[:1] == "-"]
-    places += [(i, i + 1, item.partition("=")[2]) for i, (item, _) in beside if label and item.startswith(f"{label}=")]
-    places += [(i, i + 1, item) for i, (item, _) in beside if word and item == word and label[:1] != "-"]
-    likely = [each for each in places if word == each[2]] or [each for each in places if each[2] in at.error.message]
-    start, end, old = ([(len(words), len(words), "")] + (likely or places))[-1]
-    new = [label, *by] if label[:1] == "-" and by[:1] and by[0][:2] != "--" else by
-    is_file = isinstance(getattr(at.own.get(label), "type", None), click.Path)
-    kept = [old] if is_pipeline(old) and not is_file and old not in by else []
-    return Rewrite([*words[:start], *new, *kept, *words[end:]], before, after)
-
-
-def _option_for_a_value(at: Wrong) -> Any:
-    option = next(iter(at.after), "").partition("=")[0]
-    if at.name[:2] != "--" or not re.match("--?[A-Za-z]", option) or option in at.own:
-        return None
-    lines = [[*at.before, at.name, *at.after[start:]] for start in (1, 2)]  # it may have a value of its own
-    line = next((each for each in lines if _error_of(each) is None), lines[0])
-    return f'"{option}" stands in place of its value', Rewrite(line, LEFT_OUT)
-
-
-def _duration_in_two_words(at: Wrong) -> Any:
-    from runner.config import guesses
-
-    meant = (
-        guesses.duration(f"{at.value} {next(iter(at.after), '')}") if " is not a duration" in at.error.message else ""
-    )
-    is_two = meant and not guesses.duration(at.value)
-    return is_two and (_sentence(at.error.message), Rewrite([*at.before, at.name, meant, *at.after[1:]]))
-
-
-def _other_words(at: Wrong) -> Any:
-    by = getattr(at.error, "by", None)
-    return None if by is None else (_sentence(at.error.message), _instead(at, by, at.error.hint, at.error.after))
-
-
-def _not_a_choice(at: Wrong) -> Any:
-    value, is_it, _ = at.error.message.partition(" is not one of ")
-    if not is_it:
-        return None
-    value, choices = value.strip("'\""), [str(each) for each in at.error.param.type.choices]
-    guess = _choice_of(value, choices) or closest(value, choices)
-    listed = ", ".join(choices)
-    return f'"{value}" is none of: {listed}', _instead(at, [guess]) if guess else f"write one of: {listed}"
-
-
-def _missing_file(at: Wrong) -> Any:
-    found = re.search(r"'(.+)' does not exist", at.error.message)
-    if found is None:
-        return None
-    folder, base = os.path.split(name := found[1])
-    near = [each for each in list_folder(folder or ".") if base[:1] == "." and base.startswith(f"{each}.")]
-    guess = closest(base, list_folder(folder or "."), likeness=0.75) or next(iter(near), "")
-    help_ = _instead(at, [os.path.join(folder, guess)]) if guess else "correct the path"
-    if re.match(r"[A-Za-z_]\w*=", name):
-        help_ = _with_variable(name, Wrong(at.context, at.words, at.name).line().words)
-    return f'there is no file "{name}"', help_
-
-
-def _folder_for_a_file(at: Wrong) -> Any:
-    if found := re.search(r"'(.+)' is a directory", at.error.message):
-        line = _instead(at, [os.path.join(found[1], "NAME")], "write the name of a file in it")
-        return f'"{found[1]}" is a folder', line
-    return None
-
-
-def _wrong_number(at: Wrong) -> Any:
-    parameter, value = at.error.param, at.error.message.split(" ")[0].strip("'")
-    kind = getattr(parameter, "type", None)
-    if not isinstance(kind, click.types.IntParamType | click.types.FloatParamType):
-        return None
-    least, most = getattr(kind, "min", None), getattr(kind, "max", None)
-    limits = f" from {least:g}" if least is not None else ""
-    limits += f" to {most:g}" if most is not None else " on" if limits else ""
-    what = "a whole number" if isinstance(kind, click.types.IntParamType) else "a number"
-    message = f"must be {what}{limits}, not {value}"
-    if value in ("auto", "max", "cpus", "cores") and at.name == "--workers":
-        return message, _instead(at, [str(os.cpu_count() or 1)], "for one on each core of this machine, write")
-    if value in ("all", "none", "unlimited", "0") and not isinstance(parameter.default, int):
-        return message, _instead(at, [], LEFT_OUT)
-    given = re.match(r"-?\d+", value)
-    near = min(max(int(given[0]) if given else 1, least or 1), most or sys.maxsize)
-    after = "" if given else " (an example)" if value.isupper() else f' (an example, as "{value}" is no number)'
-    return message, _instead(at, [f"{near:g}"], after=after)
-
-
-def _bad_value(at: Wrong) -> tuple[str, Help]:
-    message, hint = _sentence(at.error.message), str(getattr(at.error, "hint", ""))
-    return ("cannot be read", message) if not hint and message.startswith("write ") else (message, hint)
-
-
-_VALUES: Rules = {
-    "an option in place of a value": _option_for_a_value,
-    "a duration in two words": _duration_in_two_words,
-    "a value, and other words for it": _other_words,
-    "not one of the choices": _not_a_choice,
-    "a file that is not there": _missing_file,
-    "a folder for a file": _folder_for_a_file,
-    "not a number, or too small": _wrong_number,
-    "another bad value": _bad_value,
-}
-
-
-def _with_variable(variable: str, words: Sequence[str]) -> str:
-    set_ = shlex.quote(mask_passwords(variable))
-    return f"write the variable before the command: {set_} runner {shlex.join(words)}"
-
-
-def _without_value(at: Wrong) -> Help:
-    names = [each for item in at.words if is_pipeline(item) for each in names_in(item, "queues")]
-    option = at.own.get(at.name)
-    example = next(iter(names), "NAME") if at.name == "--recreate" else _example(at.context, option)
-    return at.line(at.name, example, *at.kept)
-
-
-def _example(context: click.Context, parameter: click.Parameter | None) -> str:
-    kind = getattr(parameter, "type", None)
-    if isinstance(kind, click.Choice):
-        return str(next(iter(kind.choices)))
-    return parameter.make_metavar(context) if parameter is not None else "VALUE"
+# All kinds
 
 
 _ANY: Rules = {
@@ -623,7 +465,6 @@ _ANY: Rules = {
         and ("the value of --set is in several pieces", Rewrite(joined(at.words), "write it in quotes"))
     ),
 }
-_NO_VALUE: Rules = {"an option without its value": _without_value}
 _FLAGS: Rules = {
     "no, to a flag": lambda at: at.value.lower() in ("false", "no", "off", "0") and at.line(),
     "a value of a flag": lambda at: at.line(*flag_with(at.name, at.value)),
@@ -636,8 +477,8 @@ _KINDS: tuple[tuple[type[click.UsageError], str, str, Rules], ...] = (
     (click.NoSuchOption, "", '"{path}" has no option {name}', _OPTIONS),
     (WrongPath, "", "", _MISPLACED),
     (click.MissingParameter, "", "{path} needs {name}", _MISSING),
-    (click.BadParameter, "", "", _VALUES),
-    (click.BadOptionUsage, "requires an argument", "{name} needs a value", _NO_VALUE),
+    (click.BadParameter, "", "", VALUES),
+    (click.BadOptionUsage, "requires an argument", "{name} needs a value", NO_VALUE),
     (click.BadOptionUsage, "does not take a value", "option '{name}' does not take a value", _FLAGS),
     (click.UsageError, r"unexpected extra argument.*\((.*)\)$", "{path} has more arguments than it takes", _TOO_MUCH),
 )

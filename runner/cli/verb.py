@@ -27,7 +27,7 @@ class Verb(click.Command):
                 item.envvar = variable_of(item, ctx)
         own = {option: item for item in self.params if isinstance(item, click.Option) for option in item.opts}
         for name, following in pairwise(args):
-            if name in own and not own[name].is_flag and following in own:
+            if name in own and not own[name].is_flag and following.partition("=")[0] in own:
                 raise click.BadOptionUsage(name, f"Option '{name}' requires an argument.", ctx)
         arguments = list(args)
         with augment_usage_errors(ctx):

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner import cli as package
-from runner.cli import cli, usage
+from runner.cli import cli, rewrite, usage
 from runner.cli.verb import Verb
 from runner.tables import read_table
 
@@ -98,6 +98,26 @@ def parsed(line: str) -> click.Context:
 PATH_NEEDED = "needs the path of a pipeline"
 
 REWRITTEN = [
+    (
+        "validate pipeline.yaml --format x.json",
+        '--format: "x.json" is not a value of it',
+        "validate pipeline.yaml --format json > x.json",
+    ),
+    (
+        "tap pipeline.yaml order.paid --limit --json 5",
+        "--limit needs a value",
+        "tap pipeline.yaml order.paid --limit 5 --json",
+    ),
+    (
+        "tap pipeline.yaml order.paid --limit --follow 5",
+        '--limit: "--follow" stands in place of its value',
+        "tap pipeline.yaml order.paid --limit 5",
+    ),
+    (
+        "up --http pipeline.yaml",
+        '--http: "pipeline.yaml" is not HOST:PORT',
+        "up --http 127.0.0.1:8080 pipeline.yaml",
+    ),
     ("up pipeline.yaml -http :9000", '"-http" has one dash', "up pipeline.yaml --http 127.0.0.1:9000"),
     ("up pipeline.yaml -log-level=debug", '"-log-level=debug" has one dash', "up pipeline.yaml --log-level=debug"),
     (
@@ -724,7 +744,7 @@ def test_every_command_line_of_a_help_can_be_run_and_loses_no_value(
     arguments = shlex.split(example)[1:]
     words = [f"{option}={value}"] if is_one and value else [option, *([value] if value else [])]
     arguments[place:place] = words
-    error = usage._error_of(arguments)
+    error = rewrite.error_of(arguments)
     if error is None:
         return
     message, help_ = usage.explain_usage(error, arguments)
@@ -732,7 +752,7 @@ def test_every_command_line_of_a_help_can_be_run_and_loses_no_value(
     if not is_line or "usage" in before or "; then " in line or "`" in line:
         return
     line = re.split(" > |; | \\(|, (?=with |without |or )", line)[0]
-    assert usage._error_of(shlex.split(line)) is None, help_
+    assert rewrite.error_of(shlex.split(line)) is None, help_
     is_said = (
         "leave it out" in before
         or ", without --" in help_
