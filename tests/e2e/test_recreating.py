@@ -207,4 +207,4 @@ async def test_the_number_of_partitions_changes_when_they_are_empty_and_nothing_
     await here.do("apply", "--recreate", number)
     await here.up_until_idle()
     planned = await here.do("plan", "--detailed-exitcode")
-    assert "recreate" not in planned.stdout
+    assert "to recreate" not in planned.stdout  # a note may name the policy that closed the queue, for some seconds
