@@ -2,8 +2,8 @@
 
 project.pipeline("version: 1\nqueues: {UNIQUE.work: {}}\n…")      # UNIQUE becomes a word that no other test has
 project.handlers("def handle(order: str) -> None: note(order)")   # the module `work`; `note` writes to the ledger
-async with project.up("--until-idle") as runner:
-    assert await runner.wait() == 0
+async with project.running():                                     # up when the block begins, stopped when it ends
+    await project.ledger.wait_for(1)
 assert project.ledger.counts() == {"order 1": 1}
 """
 

@@ -12,7 +12,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from tests.node import free_port
 from tests.page import TOKEN, token_of
 from tests.page import Page as Client
-from tests.project import Project, started, stop, until
+from tests.project import Project, until
 
 pytestmark = pytest.mark.timeout(180)
 expect.set_options(timeout=20_000)
@@ -49,8 +49,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 def prepare(project: Project) -> Client:
     client = Client(free_port())
-    project.pipeline(PIPELINE.replace("PORT", str(client.port)))
-    project.handlers(HANDLERS)
+    project.write(PIPELINE.replace("PORT", str(client.port)), HANDLERS)
     return client
 
 
@@ -73,8 +72,7 @@ async def opened(chromium: Browser, url: str, *, width: int = 1280) -> tuple[Pag
 async def test_a_failure_is_found_mended_and_sent_back(project: Project, chromium: Browser) -> None:
     """Open, read, unlock, open a dead letter, try it, send it back, see the number fall; nothing hostile has run."""
     client, dead = prepare(project), project.name("work.dead")
-    async with project.up("--allow-actions", env={"RUNNER_TOKEN": TOKEN}) as runner:
-        await started(runner)
+    async with project.running("--allow-actions", env={"RUNNER_TOKEN": TOKEN}):
         bring(client, 1, 2)
         await client.dead(dead, 2)
         page, complaints = await opened(chromium, f"http://127.0.0.1:{client.port}/")
@@ -119,29 +117,24 @@ async def test_a_failure_is_found_mended_and_sent_back(project: Project, chromiu
         assert "hacked" not in await page.title()
         assert await page.locator("main b, main img").count() == 0
         assert [each for each in complaints if "401" not in each] == []
-        await stop(runner)
 
 
 async def test_a_runner_that_is_lost_is_said_and_found_again(memory_project: Project, chromium: Browser) -> None:
     """The figures stay, and are said to be old; another runner on the port is another one, whose token is another."""
     client = prepare(memory_project)
-    async with memory_project.up("--allow-actions") as runner:
-        await started(runner)
+    async with memory_project.running("--allow-actions") as runner:
         page, _ = await opened(chromium, f"http://127.0.0.1:{client.port}/#token={token_of(runner)}")
         await expect(page.locator("#status")).to_have_text("running")
         assert "token" not in page.url
-        await stop(runner)
     await expect(page.get_by_role("alert")).to_contain_text("The runner has not answered since", timeout=15_000)
     await expect(page.locator("#status")).to_have_text("lost")
-    async with memory_project.up("--allow-actions") as runner:
-        await started(runner)
+    async with memory_project.running("--allow-actions") as runner:
         await expect(page.locator("#status")).to_have_text("running", timeout=20_000)
         await expect(page.locator("#lost")).to_be_hidden()
         await expect(page.locator("#said")).to_contain_text("It was restarted")
         bring(client, 1)
         await page.get_by_role("button", name="Look").click()
         await expect(page.get_by_label("Token")).to_be_focused()
-        await stop(runner)
 
 
 @pytest.mark.parametrize("width", [360, 1600])
@@ -150,8 +143,7 @@ async def test_it_fits_its_window_and_keys_reach_everything(
 ) -> None:
     """Nothing is wider than the window; Tab reaches the drawing and each button, and Escape closes the letter."""
     client = prepare(memory_project)
-    async with memory_project.up("--allow-actions", env={"RUNNER_TOKEN": TOKEN}) as runner:
-        await started(runner)
+    async with memory_project.running("--allow-actions", env={"RUNNER_TOKEN": TOKEN}):
         bring(client, 1)
         await client.dead(memory_project.name("work.dead"), 1)
         page, complaints = await opened(chromium, f"http://127.0.0.1:{client.port}/#token={TOKEN}", width=width)
@@ -171,14 +163,12 @@ async def test_it_fits_its_window_and_keys_reach_everything(
         await expect(page.get_by_role("dialog")).to_be_hidden()
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         assert complaints == []
-        await stop(runner)
 
 
 async def test_a_subscriber_is_paused_and_resumed(memory_project: Project, chromium: Browser) -> None:
     """By keyboard, on a narrow screen; the table says why. Without a token there is nothing to press."""
     client = prepare(memory_project)
-    async with memory_project.up("--allow-actions", env={"RUNNER_TOKEN": TOKEN}) as runner:
-        await started(runner)
+    async with memory_project.running("--allow-actions", env={"RUNNER_TOKEN": TOKEN}):
         page, complaints = await opened(chromium, f"http://127.0.0.1:{client.port}/", width=360)
         pause = page.get_by_role("button", name="Pause", exact=True)
         await expect(page.locator("#status")).to_have_text("running")
@@ -195,4 +185,3 @@ async def test_a_subscriber_is_paused_and_resumed(memory_project: Project, chrom
         await expect(page.locator("#said")).to_contain_text("hear was paused since")
         await expect(table.get_by_role("rowheader", name="hear")).not_to_contain_text("carrier")
         assert complaints == []
-        await stop(runner)
