@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.node import Node, is_installed
 from tests.process import RunnerProcess
-from tests.project import Place, Project, lines, started, stop
+from tests.project import Place, Project, lines
 from tests.proxy import Proxy
 
 MESSAGES = int(os.environ.get("SOAK_MESSAGES", "1000000"))
@@ -192,11 +192,9 @@ async def main() -> bool:
         async with Proxy(node.port) as proxy:
             project = Project(Path(folder), f"s{secrets.token_hex(4)}", Place.at(proxy.url))
             project.write(PIPELINE, HANDLERS)
-            async with project.up() as runner:
-                await started(runner)
+            async with project.running() as runner:
                 soak = Soak(project, proxy, runner)
                 await soak.run()
-                await stop(runner)
             return judge(soak)
 
 

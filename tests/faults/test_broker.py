@@ -14,7 +14,7 @@ from tests.faults.load import PREFETCH, UNCONFIRMED, Load, both_lost, check_quie
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
 from tests.node import Node, free_port
-from tests.project import Place, Project, lines, started, stop, until
+from tests.project import Place, Project, lines, until
 from tests.proxy import Proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -31,8 +31,7 @@ def consumers_of(node: Node) -> list[str]:
 async def test_a_broker_that_is_killed_twice(own_node: Node, own_project: Project, fault: Fault) -> None:
     """Whatever was confirmed is there after each restart; what was not is published again, with the same id."""
     load = Load(own_project, sent=5000, made=5000, work_s=0.001, pace_s=0.001)
-    async with own_project.up() as runner:
-        await started(runner)
+    async with own_project.running() as runner:
         sending = asyncio.create_task(load.send_to(own_node.url))
         await until(load.given, "the producer produces")
         await sending
@@ -45,7 +44,6 @@ async def test_a_broker_that_is_killed_twice(own_node: Node, own_project: Projec
             await asyncio.to_thread(own_node.start)
             await fault.recovery(lambda: is_back(runner), "everything is back")
         await load.finish(90)
-        await stop(runner)
     assert sorted(load.given()) == sorted(load.made)
     check_quiet(runner)
     fault.judge(load.expected, load.done(), twice=2 * LOST_AT_ONCE)
@@ -57,8 +55,7 @@ async def test_a_broker_that_is_killed_twice(own_node: Node, own_project: Projec
 async def test_a_broker_that_is_stopped_in_good_order(own_node: Node, own_project: Project, fault: Fault) -> None:
     """The broker says why it closes; that is one line for each connection."""
     load = Load(own_project, sent=1500, made=800)
-    async with own_project.up() as runner:
-        await started(runner)
+    async with own_project.running() as runner:
         await load.send_to(own_node.url)
         await load.reach(200)
         await asyncio.to_thread(own_node.ctl, "stop_app")
@@ -66,7 +63,6 @@ async def test_a_broker_that_is_stopped_in_good_order(own_node: Node, own_projec
         await asyncio.to_thread(own_node.ctl, "start_app")
         await fault.recovery(lambda: is_back(runner), "everything is back")
         await load.finish()
-        await stop(runner)
     lost = lines(runner, "broker.lost")
     assert sorted(line["role"] for line in lost) == ["consume", "publish"]
     assert any("CONNECTION_FORCED" in line["error"] for line in lost)
@@ -84,8 +80,7 @@ async def test_a_broker_that_is_killed_again_while_we_come_back(
     load = Load(own_project, sent=600, made=300)
     async with Proxy(own_node.port) as proxy:
         own_project.place = Place.at(proxy.url)
-        async with own_project.up() as runner:
-            await started(runner)
+        async with own_project.running() as runner:
             await load.send_to(own_node.url)
             await load.reach(100)
             await asyncio.to_thread(own_node.wait_until_kept, *load.kept)
@@ -107,7 +102,6 @@ async def test_a_broker_that_is_killed_again_while_we_come_back(
             await load.finish()
             consumers = await asyncio.to_thread(consumers_of, own_node)
             connections = (await asyncio.to_thread(own_node.ctl, "list_connections", "pid")).split()
-            await stop(runner)
     assert sorted(consumers) == sorted([*load.queues[:2], f"{own_project.unique}.producers"])
     assert len(connections) == 2
     check_quiet(runner)
@@ -134,8 +128,7 @@ async def test_a_broker_that_freezes(own_node: Node, own_project: Project, fault
     work = own_project.folder / "work.py"
     work.write_text(work.read_text().partition("async def handle")[0] + PATIENT.replace("\n    ", "\n"))
     port = free_port()
-    async with own_project.up("--http", f"127.0.0.1:{port}") as runner:
-        await started(runner)
+    async with own_project.running("--http", f"127.0.0.1:{port}") as runner:
         await load.send_to(own_node.url)
         await load.reach(250)
         own_node.freeze()
@@ -147,7 +140,6 @@ async def test_a_broker_that_freezes(own_node: Node, own_project: Project, fault
         own_node.thaw()
         await fault.recovery(lambda: is_back(runner), "everything is back")
         await load.finish()
-        await stop(runner)
     assert "cancelled" not in load.done()
     assert lines(runner, "producer.failed") == []
     check_quiet(runner)
@@ -187,8 +179,7 @@ async def test_a_broker_that_is_killed_while_retries_wait(own_node: Node, own_pr
     def second() -> Counter[str]:
         return Counter(entry.payload for entry in own_project.ledger.entries() if entry.attempt == 2)
 
-    async with own_project.up() as runner:
-        await started(runner)
+    async with own_project.running() as runner:
         await asyncio.to_thread(own_node.wait_until_kept, load.work, f"{load.work}.dead", waiting)
         await load.send_to(own_node.url)
         await until(lambda: second(), "the first of them are back")
@@ -198,7 +189,6 @@ async def test_a_broker_that_is_killed_while_retries_wait(own_node: Node, own_pr
         await asyncio.to_thread(own_node.start)
         await fault.recovery(lambda: is_back(runner, subscribers=1), "everything is back")
         await until(lambda: second().keys() >= load.expected, "all were tried again", timeout=60)
-        await stop(runner)
     fault.judge(load.expected, second(), twice=2 * PREFETCH)
     with Foreign(own_node.url) as foreign:
         check_empty(foreign, load.work, f"{load.work}.dead", waiting)

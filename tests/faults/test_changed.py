@@ -14,7 +14,8 @@ from tests.faults.load import check_quiet, is_back
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
 from tests.node import Broker, free_port
-from tests.project import Place, Project, lines, started, stop, until
+from tests.process import LogLine, RunnerProcess
+from tests.project import Place, Project, lines, until
 from tests.proxy import Proxy
 
 HANDLERS = """
@@ -53,8 +54,7 @@ async def test_a_queue_of_somebody_else_that_is_deleted(
     work, other = rabbit_project.name("work"), rabbit_project.name("other")
     foreign.channel.queue_declare(work, durable=True)
     port = free_port()
-    async with rabbit_project.up("--http", f"127.0.0.1:{port}") as runner:
-        await started(runner)
+    async with rabbit_project.running("--http", f"127.0.0.1:{port}") as runner:
         send(foreign, work, orders("before"))
         await rabbit_project.ledger.wait_for(20)
         assert ask(port, "/readyz")[0] == 200
@@ -71,7 +71,6 @@ async def test_a_queue_of_somebody_else_that_is_deleted(
         send(foreign, work, orders("after"))
         await fault.recovery(lambda: len(rabbit_project.ledger.entries()) >= 60, "it is consumed again")
         assert ask(port, "/readyz")[0] == 200
-        await stop(runner)
     check_quiet(runner)
     expected = [*orders("before"), *orders("meanwhile"), *orders("after")]
     fault.judge(expected, rabbit_project.ledger.counts(), twice=0)
@@ -87,21 +86,11 @@ async def test_a_queue_that_has_other_arguments_when_we_come_back(
     work, other = rabbit_project.name("work"), rabbit_project.name("other")
     async with Proxy(rabbitmq.port) as proxy:
         rabbit_project.place = Place.at(proxy.url)
-        async with rabbit_project.up() as runner:
-            await started(runner)
-            await _cut_off(proxy)
-            foreign.channel.queue_delete(work)
-            foreign.channel.queue_declare(work, durable=True)
-            proxy.pass_through()
-            proxy.cut()
-            told = await runner.wait_for(lambda line: line["event"] == "topology.mismatch", timeout=40)
+        async with rabbit_project.running() as runner:
+            told = await _come_back_to_another_queue(runner, proxy, foreign, work)
             assert work in told["error"]
             assert "is none on the broker, the pipeline says" in told["error"]
-            send(foreign, other, orders("other"))
-            await fault.recovery(
-                lambda: rabbit_project.ledger.counts().keys() >= set(orders("other")), "the other subscriber works"
-            )
-            await stop(runner)
+            await _the_other_works(rabbit_project, foreign, fault)
     check_quiet(runner)
     fault.judge(orders("other"), rabbit_project.ledger.counts(), twice=0)
     check_empty(foreign, work, other)
@@ -116,22 +105,30 @@ async def test_a_missing_queue_is_declared_again_beside_one_that_differs(
     work, other = rabbit_project.name("work"), rabbit_project.name("other")
     async with Proxy(rabbitmq.port) as proxy:
         rabbit_project.place = Place.at(proxy.url)
-        async with rabbit_project.up() as runner:
-            await started(runner)
-            await _cut_off(proxy)
-            foreign.channel.queue_delete(work)
-            foreign.channel.queue_delete(other)
-            foreign.channel.queue_declare(work, durable=True)
-            proxy.pass_through()
-            proxy.cut()
-            await runner.wait_for(lambda line: line["event"] == "topology.mismatch", timeout=40)
+        async with rabbit_project.running() as runner:
+            await _come_back_to_another_queue(runner, proxy, foreign, work, other)
             await until(lambda: foreign.has_queue(other), "the other queue is declared again", timeout=10)
-            send(foreign, other, orders("other"))
-            await fault.recovery(
-                lambda: rabbit_project.ledger.counts().keys() >= set(orders("other")), "the other subscriber works"
-            )
-            await stop(runner)
+            await _the_other_works(rabbit_project, foreign, fault)
     fault.judge(orders("other"), rabbit_project.ledger.counts(), twice=0)
+
+
+async def _come_back_to_another_queue(
+    runner: RunnerProcess, proxy: Proxy, foreign: Foreign, work: str, *others: str
+) -> LogLine:
+    """Cut a runner off, delete queues, declare `work` with other arguments, and return what the runner logs then."""
+    await _cut_off(proxy)
+    for queue in (work, *others):
+        foreign.channel.queue_delete(queue)
+    foreign.channel.queue_declare(work, durable=True)
+    proxy.pass_through()
+    proxy.cut()
+    return await runner.wait_for(lambda line: line["event"] == "topology.mismatch", timeout=40)
+
+
+async def _the_other_works(project: Project, foreign: Foreign, fault: Fault) -> None:
+    send(foreign, project.name("other"), orders("other"))
+    done = project.ledger.counts
+    await fault.recovery(lambda: done().keys() >= set(orders("other")), "the other subscriber works")
 
 
 async def _cut_off(proxy: Proxy) -> None:
@@ -152,8 +149,7 @@ async def test_a_retry_whose_wait_queue_is_gone(
 
     rabbit_project.write(TWO_QUEUES + "    defaults: {subscriber: {retry: {attempts: 2, delay: 250ms}}}\n", HANDLERS)
     work, wait = rabbit_project.name("work"), f"{rabbit_project.unique}.retry.250"
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         if what != "queue":
             assert foreign.has_exchange(wait)
             foreign.channel.exchange_delete(wait)
@@ -162,7 +158,6 @@ async def test_a_retry_whose_wait_queue_is_gone(
             foreign.channel.queue_delete(wait)
         send(foreign, work, orders("twice"))
         await fault.recovery(lambda: second().keys() >= set(orders("twice")), "everything was tried again")
-        await stop(runner)
     check_quiet(runner)
     fault.judge(orders("twice"), second(), twice=0)
     check_empty(foreign, work, f"{work}.dead", wait)
@@ -219,8 +214,7 @@ async def test_credentials_that_are_revoked(
     rabbit_project.write(TWO_QUEUES, HANDLERS)
     rabbit_project.place = Place.at(guest.url)
     work = rabbit_project.name("work")
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         send(foreign, work, orders("before"))
         await rabbit_project.ledger.wait_for(20)
         await asyncio.to_thread(guest.take_away, what)
@@ -235,7 +229,6 @@ async def test_credentials_that_are_revoked(
         await fault.recovery(lambda: is_back(runner), "everything is back")
         expected = {*orders("before"), *orders("after"), *(orders("between") if what != "user" else ())}
         await until(lambda: rabbit_project.ledger.counts().keys() >= expected, "everything handled")
-        await stop(runner)
     assert len(lines(runner, "broker.unreachable")) <= 6
     assert PASSWORD not in runner.stdout + runner.stderr
     check_quiet(runner)

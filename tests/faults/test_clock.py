@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.load import check_quiet
 from tests.faults.verdict import Fault
-from tests.project import Project, lines, started, stop, until
+from tests.project import Project, lines, until
 
 PIPELINE = """
     version: 1
@@ -55,14 +55,12 @@ async def test_a_clock_that_is_put_forward(rabbit_project: Project, fault: Fault
     """One beat for all that were missed, then the rhythm goes on: no storm."""
     rabbit_project.write(PIPELINE, HANDLERS)
     set_clock(rabbit_project, 0)
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         await until(lambda: beats(rabbit_project) >= 3, "it beats")
         before = beats(rabbit_project)
         set_clock(rabbit_project, DAY_S)
         await fault.recovery(lambda: beats(rabbit_project) >= before + 3, "it goes on")
         finished = len(lines(runner, "producer.finished"))
-        await stop(runner)
     assert finished <= before + 10
     check_quiet(runner)
     counts = rabbit_project.ledger.counts()
@@ -75,19 +73,15 @@ async def test_a_clock_that_is_put_back(rabbit_project: Project, fault: Fault, w
     """A producer with `every` does not stand still until the day has passed."""
     rabbit_project.write(PIPELINE, HANDLERS)
     set_clock(rabbit_project, DAY_S)
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running():
         await until(lambda: beats(rabbit_project) >= 3, "it beats")
         if when == "while it runs":
             before = beats(rabbit_project)
             set_clock(rabbit_project, 0)
             await fault.recovery(lambda: beats(rabbit_project) >= before + 3, "it goes on", timeout=10)
-        await stop(runner)
     before = beats(rabbit_project)
     set_clock(rabbit_project, 0)
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running():
         await fault.recovery(lambda: beats(rabbit_project) >= before + 3, "it goes on", timeout=10)
-        await stop(runner)
     counts: Counter[str] = rabbit_project.ledger.counts()
     fault.judge(counts, counts, twice=0)

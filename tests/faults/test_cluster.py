@@ -15,7 +15,7 @@ from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
 from tests.node import Epmd, Node
 from tests.process import RunnerProcess
-from tests.project import Place, Project, started, stop, until
+from tests.project import Place, Project, started, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -67,8 +67,7 @@ async def test_a_cluster_that_loses_its_majority_and_finds_it_again(
     project = Project(tmp_path, unique, Place(()))
     urls = [node.url for node in cluster]
     load = Load(project, sent=6000, made=3000, work_s=0.1, heartbeat="5s", urls=urls, is_held=True)
-    async with project.up() as runner:
-        await started(runner)
+    async with project.running() as runner:
         await _wait_until_kept(cluster, load.kept)
         await load.send_to(cluster[0].url)
         load.release()
@@ -85,7 +84,6 @@ async def test_a_cluster_that_loses_its_majority_and_finds_it_again(
         await asyncio.to_thread(second.start)
         await fault.recovery(lambda: is_back(runner), "everything is back", timeout=90)
         await load.finish(120)
-        await stop(runner)
     check_quiet(runner)
     fault.judge(load.expected, load.done(), twice=3 * LOST_AT_ONCE)
     with Foreign(cluster[0].url) as foreign:

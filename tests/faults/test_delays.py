@@ -12,7 +12,7 @@ from tests.faults.load import PREFETCH, both_lost, is_back
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
 from tests.node import Node
-from tests.project import Project, started, stop, until
+from tests.project import Project, started, until
 
 MESSAGES = 1000
 
@@ -81,8 +81,7 @@ async def test_a_broker_that_is_killed_while_messages_are_delayed(
     Those that the broker begins to move while it starts are late by up to three minutes.
     """
     load = Delayed(own_project)
-    async with own_project.up() as runner:
-        await started(runner)
+    async with own_project.running() as runner:
         await asyncio.to_thread(own_node.wait_until_kept, load.orders, load.later, *load.steps)
         await load.send_to(own_node.url)
         await until(lambda: load.done(), "the first of them have arrived")
@@ -92,7 +91,6 @@ async def test_a_broker_that_is_killed_while_messages_are_delayed(
         await asyncio.to_thread(own_node.start)
         await fault.recovery(lambda: is_back(runner), "everything is back")
         await load.finish(TRIES_AGAIN_S + 60)
-        await stop(runner)
     fault.judge(load.sent, load.done(), twice=4 * PREFETCH + len(STEPS) * BETWEEN_STEPS)
     load.check_empty(own_node.url)
 
@@ -114,10 +112,8 @@ async def test_a_runner_that_is_killed_while_it_delays_messages(
             await asyncio.to_thread(_until_below, own_node, load.orders, MESSAGES * (kills - kill) // (kills + 1))
             runner.signal(signal.SIGKILL)
             assert await runner.wait() == -signal.SIGKILL
-    async with own_project.up() as runner:
-        await started(runner)
+    async with own_project.running() as runner:
         await load.finish()
-        await stop(runner)
     fault.judge(load.sent, load.done(), twice=kills * 2 * PREFETCH)
     load.check_empty(own_node.url)
 
@@ -132,19 +128,15 @@ async def test_a_queue_that_is_away_when_delayed_messages_arrive(
 ) -> None:
     """The broker keeps all of them, more than it has in hand at once, until their queue is there again."""
     load = Delayed(own_project)
-    async with own_project.up("--only", "plan") as runner:
-        await started(runner)
+    async with own_project.running("--only", "plan") as runner:
         own_node.ctl("delete_queue", load.later)
         await load.send_to(own_node.url)
         await asyncio.to_thread(_until_below, own_node, load.orders, 1)
-        await stop(runner)
     await until(lambda: _messages(own_node, load.steps[-1]) == MESSAGES, "all wait for their queue", timeout=60)
-    async with own_project.up() as runner:
-        await started(runner)
+    async with own_project.running() as runner:
         await asyncio.to_thread(own_node.restart)  # RabbitMQ tries again at once, not after three minutes
         await fault.recovery(lambda: is_back(runner), "everything is back")
         await load.finish()
-        await stop(runner)
     fault.judge(load.sent, load.done(), twice=4 * PREFETCH + len(STEPS) * BETWEEN_STEPS)
     load.check_empty(own_node.url)
 

@@ -13,7 +13,7 @@ from tests.faults.load import check_quiet
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
 from tests.node import Broker, Node
-from tests.project import Project, lines, started, stop, until
+from tests.project import Project, lines, until
 
 ONE_SUBSCRIBER = """
     version: 1
@@ -133,12 +133,10 @@ async def test_a_clock_that_jumps(rabbit_project: Project, foreign: Foreign, fau
     rabbit_project.write(ONE_SUBSCRIBER.format(queue="", options=options), JUMPING)
     names = [f"order-{number}" for number in range(50)]
     work = rabbit_project.name("work")
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         for name in names:
             foreign.publish_confirmed(work, name.encode(), name.encode(), message_id=name)
         await until(lambda: len(lines(runner, "message.handled")) == 2 * len(names), "each copy has come to its end")
-        await stop(runner)
     times = defaultdict(list)
     done: Counter[str] = Counter()
     for entry in rabbit_project.ledger.entries():
@@ -192,8 +190,7 @@ async def test_a_handler_that_outlasts_the_brokers_patience(
     work = own_project.name("work")
     quick = [f"quick-{number}" for number in range(50)]
     with Foreign(attentive_node.url) as foreign:
-        async with own_project.up() as runner:
-            await started(runner)
+        async with own_project.running() as runner:
             foreign.publish_confirmed(work, b"slow", message_id="slow")
             lost = await runner.wait_for(lambda line: line["event"] == "consumer.lost", timeout=30)
             assert "timed out" in lost["error"] or "longer than its consumer_timeout" in lost["error"]  # since 4.3
@@ -203,7 +200,6 @@ async def test_a_handler_that_outlasts_the_brokers_patience(
             await fault.recovery(lambda: own_project.ledger.counts().keys() >= {"slow", *quick}, "all are handled")
             await until(lambda: lines(runner, "message.handled", duplicate=True), "the last copy is known", timeout=40)
             await until_nothing_is_unsettled(attentive_node, work)
-            await stop(runner)
         check_quiet(runner)
         fault.judge({"slow", *quick}, own_project.ledger.counts(), twice=1 + len(quick))
         check_empty(foreign, work, f"{work}.dead")
@@ -225,11 +221,9 @@ async def test_a_handler_whose_timeout_is_long_gets_the_brokers_patience(
         """
     )
     with Foreign(attentive_node.url) as foreign:
-        async with own_project.up() as runner:
-            await started(runner)
+        async with own_project.running() as runner:
             foreign.publish_confirmed(own_project.name("work"), b"slow")
             await runner.wait_for(lambda line: line["event"] == "message.handled", timeout=40)
-            await stop(runner)
         assert not lines(runner, "consumer.lost")
         assert own_project.ledger.counts() == {"slow": 1}
         check_empty(foreign, own_project.name("work"), own_project.name("work.dead"))

@@ -16,7 +16,7 @@ from tests.faults.verdict import RECOVERY_S, Fault, check_empty
 from tests.foreign import Foreign
 from tests.node import Broker, free_port
 from tests.process import RunnerProcess
-from tests.project import Place, Project, lines, started, stop, until
+from tests.project import Place, Project, lines, stop, until
 from tests.proxy import Direction, Proxy
 
 LOST_AT_ONCE = 2 * PREFETCH + UNCONFIRMED
@@ -43,8 +43,7 @@ async def test_connections_that_are_reset_all_the_time(
     load = Load(rabbit_project, sent=1500, made=500)
     async with Proxy(rabbitmq.port) as proxy:
         through(proxy, rabbit_project)
-        async with rabbit_project.up() as runner:
-            await started(runner)
+        async with rabbit_project.running() as runner:
             load.send(foreign)
             await load.reach(100)
             cpu, since, cuts, had = cpu_seconds(runner), time.monotonic(), 0, 0
@@ -57,7 +56,6 @@ async def test_connections_that_are_reset_all_the_time(
             written = len(runner.logs)
             await fault.recovery(lambda: proxy.open >= 2, "both connections are back")
             await load.finish(RECOVERY_S)
-            await stop(runner)
     assert cuts >= 20
     assert share < 0.5
     assert written <= 20 + 12 * had, "about a line for each change of each part, not for each attempt"
@@ -76,8 +74,7 @@ async def test_a_half_open_connection(
     load = Load(rabbit_project, sent=1000, made=500, heartbeat="2s")
     async with Proxy(rabbitmq.port) as proxy:
         through(proxy, rabbit_project)
-        async with rabbit_project.up() as runner:
-            await started(runner)
+        async with rabbit_project.running() as runner:
             load.send(foreign)
             await load.reach(100)
             proxy.half_open(held)
@@ -86,7 +83,6 @@ async def test_a_half_open_connection(
             proxy.pass_through()
             await fault.recovery(lambda: is_back(runner), "everything is back")
             await load.finish()
-            await stop(runner)
     check_quiet(runner)
     fault.judge(load.expected, load.done(), twice=2 * LOST_AT_ONCE)
     check_empty(foreign, *load.queues)
@@ -99,15 +95,13 @@ async def test_a_slow_network(rabbit_project: Project, foreign: Foreign, rabbitm
     delay_s = 0.3
     async with Proxy(rabbitmq.port) as proxy:
         through(proxy, rabbit_project)
-        async with rabbit_project.up() as runner:
-            await started(runner)
+        async with rabbit_project.running() as runner:
             proxy.latency(delay_s)
             load.send(foreign)
             since = time.monotonic()
             await load.finish()
             took_s = time.monotonic() - since
             proxy.pass_through()
-            await stop(runner)
     ideal_s = len(load.sent) / PREFETCH * 2 * delay_s
     assert took_s < 5 * ideal_s
     assert lines(runner, "broker.lost") == lines(runner, "consumer.lost") == lines(runner, "broker.stalled") == []
@@ -145,8 +139,7 @@ async def test_connections_that_an_operator_closes(
 ) -> None:
     """It reconnects each time; the broker's word for it is in the log."""
     load = Load(rabbit_project, sent=8000, made=1500, pace_s=0.025)
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         load.send(foreign)
         await load.reach(50)
         closed = 0
@@ -158,7 +151,6 @@ async def test_connections_that_an_operator_closes(
             await fault.recovery(lambda: is_back(runner), "everything is back")
             closed += now
         await load.finish()
-        await stop(runner)
     reasons = {line["error"] for line in lines(runner, "broker.lost")}
     assert any("closed by a test" in reason for reason in reasons), reasons
     check_quiet(runner)
@@ -176,8 +168,7 @@ async def test_a_connection_that_has_worked_is_made_again_soon(
     load = Load(rabbit_project, sent=6000, work_s=0.08)
     async with Proxy(rabbitmq.port) as proxy:
         through(proxy, rabbit_project)
-        async with rabbit_project.up("--only", "work") as runner:
-            await started(runner)
+        async with rabbit_project.running("--only", "work") as runner:
             load.send(foreign)
             for _ in range(6):
                 await load.reach(load.count() + 900)  # takes more than 7 s
@@ -186,6 +177,5 @@ async def test_a_connection_that_has_worked_is_made_again_soon(
                 await both_lost(runner, before)
                 await fault.recovery(lambda: is_back(runner, subscribers=1), "everything is back")
             await load.finish()
-            await stop(runner)
     fault.judge(load.expected, load.done(), twice=6 * PREFETCH)
     assert fault.row["seconds"] < 3, "the pause has grown"

@@ -96,8 +96,7 @@ class Orders:
 async def test_partitions_change_hands_under_load(rabbit_project: Project, foreign: Foreign, fault: Fault) -> None:
     """Each gets a share within seconds; what a killed one held is handled again, in its order."""
     orders = Orders(rabbit_project, 4000)
-    async with rabbit_project.up() as first:
-        await started(first)
+    async with rabbit_project.running() as first:
         orders.send(foreign)
         async with rabbit_project.up() as second, rabbit_project.up() as third:
             await started(second, third)
@@ -107,12 +106,9 @@ async def test_partitions_change_hands_under_load(rabbit_project: Project, forei
             await third.wait()
             done = len(rabbit_project.ledger.counts())
             await fault.recovery(lambda: len(rabbit_project.ledger.counts()) > done + 400, "two go on with all keys")
-            async with rabbit_project.up() as fourth:
-                await started(fourth)
+            async with rabbit_project.running():
                 await stop(second)
                 await orders.finish()
-                await stop(fourth)
-        await stop(first)
     check_quiet(first)
     assert lines(first, "partition.handed_over")
     orders.check_order()
@@ -156,11 +152,9 @@ async def test_a_process_that_is_cut_off_does_not_break_the_order(
 ) -> None:
     """Its partitions go to the other one, and come back when it is there again."""
     orders = Orders(rabbit_project, 4000)
-    async with rabbit_project.up() as first:
-        await started(first)
+    async with rabbit_project.running():
         through(proxy, rabbit_project)
-        async with rabbit_project.up() as second:
-            await started(second)
+        async with rabbit_project.running() as second:
             orders.send(foreign)
             orders.release()
             for cut in range(1, 6):
@@ -168,8 +162,6 @@ async def test_a_process_that_is_cut_off_does_not_break_the_order(
                 proxy.cut()
             await fault.recovery(lambda: lines(second, "broker.lost"), "it knows")
             await orders.finish()
-            await stop(second)
-        await stop(first)
     orders.check_order()
     fault.judge(orders.names, rabbit_project.ledger.counts(), twice=5 * HELD)
     check_empty(foreign, *orders.queues)

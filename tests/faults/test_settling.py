@@ -186,8 +186,7 @@ async def test_dead_letters_that_are_moved_back_between_two_losses(
     rabbit_project.write(MOVED_BACK, MOVED_BACK_HANDLERS)
     work, names = rabbit_project.name("work"), orders(10)
     begun = rabbit_project.folder / "begun"
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         send(foreign, work, names)
         await until(lambda: foreign.count(f"{work}.dead") == 10, "all are dead letters")
         proxy.cut()
@@ -202,7 +201,6 @@ async def test_dead_letters_that_are_moved_back_between_two_losses(
         await both_lost(runner, before)
         (rabbit_project.folder / "go").touch()
         await fault.recovery(lambda: foreign.count(f"{work}.dead") >= 10, "all are dead letters again")
-        await stop(runner)
     assert len(lines(runner, "message.settle_lost")) >= 10
     # What was acknowledged just before a loss may be there twice, and the last of these may wait to be handled.
     kept = Counter(got.body.decode() for queue in (work, f"{work}.dead") for got in foreign.take(queue))
@@ -252,8 +250,7 @@ async def test_nothing_of_a_key_is_begun_after_another_process_has_finished_it(
             foreign.publish_confirmed(work, body, message_id=name, content_type="application/json")
         await until(begun.exists, "the first message is at work")
         rabbit_project.place = direct
-        async with rabbit_project.up(env={"WHO": "second"}) as second:
-            await started(second)
+        async with rabbit_project.running(env={"WHO": "second"}):
             proxy.blackhole()
             proxy.cut()
             await until(lambda: len(rabbit_project.ledger.counts()) == 20, "the second has finished the key")
@@ -263,7 +260,6 @@ async def test_nothing_of_a_key_is_begun_after_another_process_has_finished_it(
             proxy.pass_through()
             await fault.recovery(lambda: is_back(first, subscribers=1), "the first is back")
             await stop(first)
-            await stop(second)
     assert [line for line in begun.read_text().splitlines() if line.startswith("first")] == ["first order-0"]
     fault.judge(names, rabbit_project.ledger.counts(), twice=0)
 
@@ -296,13 +292,11 @@ async def test_a_suspect_comes_while_long_handlers_are_at_work(
     channel = foreign.channel
     got = channel.basic_get(work)[0]  # held, until the others are at work
     send(foreign, work, names)
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         await until(lambda: len(rabbit_project.ledger.counts()) == 3, "all are at work")
         channel.basic_nack(got.delivery_tag, requeue=True)
         await until(lambda: lines(runner, "consumer.careful"), "the suspect has come")
         await fault.recovery(lambda: "suspect" in rabbit_project.ledger.counts(), "the suspect is handled", 120)
-        await stop(runner)
     check_quiet(runner)
     fault.judge([*names, "suspect"], rabbit_project.ledger.counts(), twice=0)
 
@@ -355,12 +349,10 @@ async def test_handlers_that_cancel_the_task_that_they_run_in(
     rabbit_project.write(CANCELLED, CANCELLED_HANDLERS)
     work = rabbit_project.name("work")
     never, rest = orders(6, "never"), [*orders(6, "done"), *orders(2, "later"), *orders(20, "plain")]
-    async with rabbit_project.command("apply") as applied:
-        assert await applied.wait() == 0
+    await rabbit_project.do("apply")
     send(foreign, work, [*never, *rest])
     expected = {*rest, *orders(3, "made")}
-    async with rabbit_project.up("--until-idle") as runner:  # it ends only if no message stays in hand for ever
-        assert await runner.wait() == 0
+    runner = await rabbit_project.up_until_idle()  # it ends only if no message stays in hand for ever
     assert {line["error_type"] for line in lines(runner, "message.dead_lettered")} == {"CancelledError"}
     assert {got.body.decode() for got in foreign.take(f"{work}.dead")} == set(never)
     fault.judge(expected, rabbit_project.ledger.counts(), twice=10)
@@ -387,8 +379,7 @@ async def test_messages_that_come_back_again_and_again_keep_their_order(
     through(proxy, rabbit_project)
     rabbit_project.write(KEYED, STUCK_HANDLERS)
     work, names = rabbit_project.name("work"), orders(20)
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         for name in names:
             body = f'{{"key": "{int(name[6:]) % 2}", "name": "{name}"}}'.encode()
             foreign.publish_confirmed(work, body, message_id=name, content_type="application/json")
@@ -400,7 +391,6 @@ async def test_messages_that_come_back_again_and_again_keep_their_order(
             await until(lambda: foreign.count(work) < 20, "the first of them are in hand again")
         (rabbit_project.folder / "go").touch()
         await fault.recovery(lambda: rabbit_project.ledger.counts().keys() == set(names), "all are handled")
-        await stop(runner)
     first = list(dict.fromkeys(rabbit_project.ledger.payloads()))
     assert [name for name in first if int(name[6:]) % 2] == names[1::2]
     assert [name for name in first if not int(name[6:]) % 2] == names[0::2]

@@ -11,7 +11,7 @@ from tests.faults.load import UNCONFIRMED, Load, check_quiet
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
 from tests.node import Node, free_port
-from tests.project import Project, lines, started, stop, until
+from tests.project import Project, lines, until
 
 MEMORY = (("set_vm_memory_high_watermark", "0.00001"), ("set_vm_memory_high_watermark", "0.4"))
 DISK = (("set_disk_free_limit", "99999GB"), ("set_disk_free_limit", "1MB"))
@@ -33,8 +33,7 @@ async def test_a_broker_that_takes_nothing(
     load = Load(own_project, sent=2500, made=4000, pace_s=0.002)
     alarm, all_clear = commands
     port = free_port()
-    async with own_project.up("--http", f"127.0.0.1:{port}") as runner:
-        await started(runner)
+    async with own_project.running("--http", f"127.0.0.1:{port}") as runner:
         await load.send_to(own_node.url)
         await asyncio.to_thread(own_node.ctl, *alarm)
         await runner.wait_for(lambda line: line["event"] == "broker.blocked" and line["role"] == "publish")
@@ -47,7 +46,6 @@ async def test_a_broker_that_takes_nothing(
         await asyncio.to_thread(own_node.ctl, *all_clear)
         await fault.recovery(lambda: lines(runner, "broker.unblocked", role="publish"), "it may publish again")
         await load.finish()
-        await stop(runner)
     assert len(lines(runner, "broker.blocked")) == 1
     assert lines(runner, "broker.lost") == lines(runner, "producer.failed") == []
     check_quiet(runner)

@@ -100,10 +100,8 @@ async def test_a_stream_changes_hands_under_load(
             await go_on()
             await stop(second)
             check_quiet(second)
-    async with rabbit_project.up() as third:
-        await started(third)
+    async with rabbit_project.running():
         await audit.reach(COUNT)
-        await stop(third)
     assert foreign.count(audit.dead) == 0
     fault.judge(audit.names, audit.done(), twice=4 * AGAIN)
 

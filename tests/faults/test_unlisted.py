@@ -81,8 +81,7 @@ async def test_a_retry_that_is_in_hand_when_the_connection_is_lost(
         """
     )
     work, names = rabbit_project.name("work"), orders(20)
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         send(foreign, work, names)
         await until(lambda: len(attempts(rabbit_project, 2)) == 20, "all are at their second attempt")
         proxy.cut()
@@ -90,7 +89,6 @@ async def test_a_retry_that_is_in_hand_when_the_connection_is_lost(
         await until(lambda: is_back(runner, subscribers=1), "everything is back")
         (rabbit_project.folder / "go").touch()
         await fault.recovery(lambda: len(attempts(rabbit_project, 3)) == 20, "all are at their third attempt", 20)
-        await stop(runner)
     check_quiet(runner)
     fault.judge(names, attempts(rabbit_project, 3), twice=20)
     check_empty(foreign, work, f"{work}.dead", f"{rabbit_project.unique}.retry.300")
@@ -129,8 +127,7 @@ async def test_a_broker_that_dies_with_the_confirms_of_results(
     work, following = project.name("work"), project.name("next")
     async with Proxy(own_node.port) as proxy:
         through(proxy, project)
-        async with project.up() as runner:
-            await started(runner)
+        async with project.running() as runner:
             with Foreign(own_node.url) as foreign:
                 await asyncio.to_thread(own_node.wait_until_kept, work, following)
                 send(foreign, work, names)
@@ -148,7 +145,6 @@ async def test_a_broker_that_dies_with_the_confirms_of_results(
                 await asyncio.to_thread(own_node.start)
                 await fault.recovery(lambda: is_back(runner), "everything is back")
             await until(lambda: project.ledger.counts().keys() >= set(names), "all are handled", 60)
-            await stop(runner)
     check_quiet(runner)
     fault.judge(names, project.ledger.counts(), twice=3 * 3 * PREFETCH)
     with Foreign(own_node.url) as foreign:
@@ -208,12 +204,10 @@ async def test_a_queue_that_is_made_anew_during_the_drain(
         foreign.channel.queue_delete(work)
         assert await runner.wait() in (0, 1)
         assert "Traceback" not in runner.stderr
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         send(foreign, work, after)
         await fault.recovery(lambda: rabbit_project.ledger.counts().keys() >= set(after), "the new queue works")
         await until(lambda: len(rabbit_project.ledger.counts()) == 50, "what had been in hand was passed on", 20)
-        await stop(runner)
     fault.judge([*orders(10, "before"), *after], rabbit_project.ledger.counts(), twice=10)
     check_empty(foreign, work, rabbit_project.name("next"))
 
@@ -252,8 +246,7 @@ async def test_a_process_without_descriptors(
     file = rabbit_project.folder / rabbit_project.file
     retry = "    defaults: {subscriber: {retry: {attempts: 50, delay: 300ms, backoff: fixed}}}\n"
     file.write_text(file.read_text() + retry.removeprefix("    "))
-    async with rabbit_project.up() as runner:
-        await started(runner)
+    async with rabbit_project.running() as runner:
         load.send(foreign)
         await load.reach(100)
         _, hard = resource.prlimit(runner.pid, resource.RLIMIT_NOFILE)
@@ -264,7 +257,6 @@ async def test_a_process_without_descriptors(
         resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (hard, hard))
         await fault.recovery(lambda: is_back(runner), "everything is back")
         await load.finish()
-        await stop(runner)
     fault.judge(load.expected, load.done(), twice=2 * (2 * PREFETCH + UNCONFIRMED))
     check_empty(foreign, *load.queues)
 
@@ -321,11 +313,9 @@ async def test_retries_that_come_back_to_a_full_queue(prompt_node: Node, own_pro
                     except pika.exceptions.NackError:
                         continue
 
-    async with own_project.up() as runner:
-        await started(runner)
+    async with own_project.running() as runner:
         await asyncio.to_thread(press)
         await fault.recovery(lambda: own_project.ledger.counts().keys() >= set(names), "all are retried", 80)
-        await stop(runner)
     check_quiet(runner)
     fault.judge(names, own_project.ledger.counts(), twice=len(names))
     with Foreign(prompt_node.url) as foreign:
@@ -417,13 +407,11 @@ async def test_a_handler_that_outlasts_the_broker_and_fails(
     )
     work, names = own_project.name("work"), orders(300)
     with Foreign(attentive_node.url) as foreign:
-        async with own_project.up() as runner:
-            await started(runner)
+        async with own_project.running():
             send(foreign, work, ["slow", *names])
             done = own_project.ledger.counts
             await fault.recovery(lambda: done().keys() >= set(names), "the others are handled", 120)
             await until(lambda: foreign.count(f"{work}.dead") == 1, "it is dead-lettered", 120)
-            await stop(runner)
         assert [letter.body for letter in foreign.take(f"{work}.dead")] == [b"slow"]
         fault.judge(names, own_project.ledger.counts(), twice=6 * PREFETCH)
         check_empty(foreign, work)
@@ -509,12 +497,10 @@ async def test_a_child_that_keeps_the_sockets_of_its_parent(
         await rabbit_project.ledger.wait_for(100)
         runner.signal(signal.SIGKILL)
         await until(lambda: has_ended(runner), "it is dead")
-        async with rabbit_project.up() as next_one:
-            await started(next_one)
+        async with rabbit_project.running():
             await fault.recovery(
                 lambda: rabbit_project.ledger.counts().keys() >= set(names), "the next one does the rest"
             )
-            await stop(next_one)
     fault.judge(names, rabbit_project.ledger.counts(), twice=3 * PREFETCH)
     check_empty(foreign, work, following)
 
