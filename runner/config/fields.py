@@ -321,7 +321,10 @@ def mapping(value: object, expected: str = "a map") -> object:
         help_ = 'write "key: value" on lines of their own'
         if isinstance(value, list) and value and (name := item_name(value[0])):
             rest = "" if isinstance(value[0], str) else ", without the rest of its list"
-            help_ = f"write each on a line of its own with a colon, as in {quoted(f'{name}:')}{rest}"
+            help_ = (
+                f"write each on a line of its own with a colon, without dashes and brackets, as in {quoted(f'{name}:')}"
+            )
+            help_ += rest
         raise spec_error("wrong-type", f"must be {expected}, not {describe(value)}", help_)
     return value
 
@@ -329,6 +332,7 @@ def mapping(value: object, expected: str = "a map") -> object:
 def item_name(item: object) -> str:
     """Return the name in an item of a list in place of a map: the item itself, or its first part; "" if none is."""
     first = item[0] if isinstance(item, list) and item else item
+    first = next(iter(first)) if isinstance(first, dict) and len(first) == 1 else first
     return first if isinstance(first, str) and not isinstance(first, Interpolated) else ""
 
 

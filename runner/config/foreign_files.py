@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from runner.config.foreign_pipelines import pipeline_for
+from runner.config.foreign_pipelines import pipeline_for, with_values
 from runner.config.positions import Lines
 from runner.errors import Problem
 from runner.redaction import mask_passwords
@@ -80,6 +80,7 @@ def foreign_file(lines: Lines, folder: Path = Path()) -> Problem | None:
                 notes.append(f"it leaves out {', '.join(left_out[:_MAX_LEFT_OUT])}{more}")
             said = f" ({'; '.join(notes)})" if notes else ""
             introduction = f"write this pipeline for it{said}:"
-            help_ = f"{tool.help}\n{introduction}\n{pipeline}" if pipeline else tool.help
+            about = with_values(tool.help, text)
+            help_ = f"{about}\n{introduction}\n{pipeline}" if pipeline else about
             return span.problem("foreign-file", message, help_)
     return None

@@ -75,6 +75,15 @@ def pipeline_for(rows: Sequence[str], text: str, folder: Path) -> tuple[str, lis
     return "", []
 
 
+def with_values(help_: str, text: str) -> str:
+    """Return a help with the values of a file, for `{spec.replicas|3}` the one at this path, 3 if it has none."""
+
+    def value(match: re.Match[str]) -> str:
+        return next((str(found) for _, found in _matches(_read(text), match[1].split("."))), match[2])
+
+    return re.sub(r"\{([\w.*]+)\|(\w+)\}", value, help_)
+
+
 def _left_out(data: Any, pipeline: str, path: str = "") -> Iterator[str]:
     """Yield the keys whose values are not in a pipeline, each map that is left out as a whole by its own key."""
     for key, value in data.items() if isinstance(data, dict) else ():

@@ -487,7 +487,9 @@ class UnknownKeys:
             else f'"{key}:"'
             for item in choices
         ]
-        help_ = self._with_remark(word, f"write {', '.join(texts)}")
+        is_masked = any(mask_passwords(item.text) != item.text for item in choices)
+        yours = ", with your password in place of ***" if is_masked else ""
+        help_ = self._with_remark(word, f"write {', '.join(texts)}{yours}")
         fix = None
         if len(choices) == 1 and choices[0].is_whole:
             fix = self._document.rewriting(target, key, choices[0].text if found.values else None)

@@ -158,6 +158,11 @@ def class_as_handler(path: str, constructor: Sequence[str], methods: Sequence[st
     return wrong_parameters(path, "is a class, not a function", hint, parameter="")
 
 
+def is_of_a_resource(name: str) -> bool:
+    """Whether a parameter has the name of something that is opened once, such as `db`."""
+    return name in _RESOURCES
+
+
 def required_parameters(parameters: Parameters) -> list[str]:
     """Return the names of the parameters without a default."""
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -27,6 +27,7 @@ from runner.pipeline.handler_arguments import ArgumentMismatch, convert_argument
 from runner.pipeline.handler_styles import (
     class_as_handler,
     foreign_annotation,
+    is_of_a_resource,
     may_be_handler,
     missing_parameters,
     no_payload_parameter,
@@ -364,7 +365,9 @@ def _check_rest(
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = [name for name in arguments if name not in parameters or parameters[name].kind in _VARIADIC]
     free = [name for name in parameters if name not in given]
-    meant = {name: closest(name, free) for name in unknown if not takes_any}
+    likely = [name for name in free if not is_of_a_resource(name)]
+    only = likely[0] if len(likely) == 1 == len(unknown) else ""
+    meant = {name: closest(name, free) or only for name in unknown if not takes_any}
     for name, guess in meant.items():
         options = " or ".join(f'"{item}"' for item in ([guess] if guess else free))
         hint = f'add a parameter "{name}" to the function, or remove it from `with:`'

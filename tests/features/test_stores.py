@@ -71,10 +71,11 @@ async def test_two_processes_that_get_one_order_twice_charge_it_once(
         await until(lambda: sum(len(lines(each, "message.handled")) for each in (one, two)) == 6, "all are done")
         await asyncio.gather(stop(one), stop(two))
     assert rabbit_project.ledger.counts() == Counter({"1": 1, "2": 1, "3": 1})
-    handled = lines(one, "message.handled") + lines(two, "message.handled")
-    assert sum(line.get("duplicate", False) for line in handled) == 3
-    assert {line["attempt"] for line in handled} == {1}
-    assert len({entry.pid for entry in rabbit_project.ledger.entries()}) == 2
+    by_one, by_two = lines(one, "message.handled"), lines(two, "message.handled")
+    assert by_one  # the broker gives each its share, charged by whichever is first
+    assert by_two
+    assert sum(line.get("duplicate", False) for line in by_one + by_two) == 3
+    assert {line["attempt"] for line in by_one + by_two} == {1}
     assert ":secret@" not in one.stderr
 
 

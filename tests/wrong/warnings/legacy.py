@@ -3,7 +3,7 @@
 import json
 import logging
 
-from runner import Message
+from runner import Message, Publish, RetryLater
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,12 @@ def ship(order: dict) -> None:
     log.warning("late", order["id"])
     log.info("%s of %s", order["id"])
     log.error("100%% of %s", order["id"], exc_info=True)
+
+
+def pass_on(order: dict):
+    if order["paid"]:
+        return Publish(order, queue="paid", headers={}, ttl="1h")
+    raise RetryLater(countdown=30)
 
 
 def forget(order: dict):

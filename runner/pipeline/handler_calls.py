@@ -1,0 +1,114 @@
+"""Finds calls in the source of a handler that cannot work: of loggers of `logging`, and of the runner's classes."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from runner.config.messages import closest
+from runner.errors import Reject, RetryLater
+from runner.message import Publish
+from runner.pipeline.import_problems import ImportProblem, Place
+from runner.pipeline.payload_use import definition_of
+from runner.tables import read_kind
+from runner.units import pluralize
+
+_METHODS = ("debug", "info", "warning", "error", "exception", "critical")
+_KEYWORDS = ("exc_info", "stack_info", "stacklevel", "extra")
+_CONVERSION = re.compile(r"%[-#0 +]*(?:\*|\d+)?(?:\.(?:\*|\d+))?[diouxXeEfFgGcrsa]")
+_BRACES = re.compile(r"\{[\w.!:]*\}")
+_OURS = (Publish, RetryLater, Reject)
+
+
+def wrong_calls(path: str, call: Callable[..., Any]) -> Iterator[ImportProblem]:
+    """Yield a warning for each call that fails whenever it is made."""
+    function = inspect.unwrap(call)
+    if not inspect.isfunction(function):
+        return
+    names, known = function.__code__.co_names, function.__globals__
+    used = {name: known[name] for name in names if name in known and _is_checked(known[name])}
+    if not used or (definition := definition_of(function)) is None:
+        return
+    node, above = definition
+    for item in ast.walk(node):
+        if isinstance(item, ast.Call) and (found := _wrong(item, used)) is not None:
+            shown = ast.unparse(item.func)
+            length = (item.func.end_col_offset or 0) - item.func.col_offset
+            at = Place(function.__code__.co_filename, above + item.lineno, item.col_offset + 1, length)
+            what = f'"{path}" calls {shown}() {found[0]}'
+            yield ImportProblem("wrong-call", what, f"write `{found[1]}`", place=at)
+
+
+def _is_checked(value: object) -> bool:
+    return value is logging or isinstance(value, logging.Logger) or any(value is each for each in _OURS)
+
+
+def _wrong(call: ast.Call, used: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return what is wrong with a call, and the call to write; None if it works or is another one."""
+    match call.func:
+        case ast.Name(id=name) if isinstance(used.get(name), type):
+            return _wrong_arguments(call, used[name])
+        case ast.Attribute(value=ast.Name(id=name), attr=method) if method in _METHODS and name in used:
+            return _wrong_log_call(call) if not isinstance(used[name], type) else None
+    return None
+
+
+def _wrong_arguments(call: ast.Call, kind: type) -> tuple[str, str] | None:
+    """Return what is wrong with a call of a class of the runner by the names of its arguments."""
+    taken = [*inspect.signature(kind).parameters]
+    given = {*taken[: len(call.args)], *(item.arg for item in call.keywords)}
+    words = read_kind("runner.pipeline", "handler_styles.txt", "argument").items()
+    meant = {word: text for row, text in words for word in row.split()}
+    keywords, wrong = [], []
+    for item in call.keywords:
+        if item.arg is None or item.arg in taken:
+            keywords.append(item)
+            continue
+        free = [name for name in taken if name not in given]
+        name = next((name for name in meant.get(item.arg, "").split() if name in free), closest(item.arg, free))
+        wrong.append(f'"{item.arg}"')
+        keywords += [ast.keyword(name, item.value)] if name else []
+    if not wrong:
+        return None
+    return f"with {' and '.join(wrong)}, which it does not take", _written(call, keywords=keywords)
+
+
+def _wrong_log_call(call: ast.Call) -> tuple[str, str] | None:
+    """Return what is wrong with a call of a logger."""
+    unknown = [item for item in call.keywords if item.arg is not None and item.arg not in _KEYWORDS]
+    if unknown:
+        names = " and ".join(f'"{item.arg}"' for item in unknown)
+        fields = ast.Dict([ast.Constant(item.arg) for item in unknown], [item.value for item in unknown])
+        extra = next((item.value for item in call.keywords if item.arg == "extra"), None)
+        if isinstance(extra, ast.Dict):
+            fields = ast.Dict([*extra.keys, *fields.keys], [*extra.values, *fields.values])
+        kept = [item for item in call.keywords if item not in unknown and item.arg != "extra"]
+        return f"with {names}, which it does not take", _written(call, keywords=[*kept, ast.keyword("extra", fields)])
+    match call.args:
+        case [ast.Constant(value=str(text)), _, *_] if not any(isinstance(item, ast.Starred) for item in call.args):
+            return _wrong_format(call, text.replace("%%", ""), len(call.args) - 1)
+    return None
+
+
+def _wrong_format(call: ast.Call, text: str, given: int) -> tuple[str, str] | None:
+    places = _CONVERSION.findall(text)
+    if "%(" in text or len(places) + sum(place.count("*") for place in places) == given:
+        return None
+    braces = _BRACES.findall(text)
+    what = f"with {pluralize(given, 'value')} for {pluralize(len(places), 'place')} in its format"
+    meant = f"{text}{' %s' * (given - len(places))}" if given > len(places) else text
+    if not places and len(braces) == given:
+        meant = _BRACES.sub("%s", text)
+    values = [*call.args[1:], *[ast.Constant(...)] * (len(places) - given)]
+    return what, _written(call, args=[ast.Constant(meant), *values])
+
+
+def _written(call: ast.Call, **parts: Any) -> str:
+    """Return a call with other parts as it is written, with double quotes."""
+    made = ast.Call(**{"func": call.func, "args": call.args, "keywords": call.keywords, **parts})
+    text = ast.unparse(made)
+    return text if '"' in text else text.replace("'", '"')
