@@ -142,7 +142,10 @@ def json_meant(text: str) -> str:
         return json.dumps(literal_eval(text), ensure_ascii=False)
     strings = r"""('(?:[^'\\]|\\.)*'(?=\s*[,:}\]])|"(?:[^"\\]|\\.)*"(?=\s*[,:}\]])|[{}\[\],:])"""
     parts = (_OF_PYTHON.get(part.strip(), part.strip()) for part in re.split(strings, text))
-    words = (part if part in ("", *"{}[],:") or is_json(part) else json.dumps(_unquoted(part)) for part in parts)
+    words = (
+        part if part in ("", *"{}[],:") or is_json(part) else json.dumps(_unquoted(part), ensure_ascii=False)
+        for part in parts
+    )
     meant = "".join(f"{word} " if word in (",", ":") else word for word in words)
     return meant if is_json(meant) else ""
 
@@ -188,7 +191,7 @@ def check_json(payload: str, bodies: Sequence[bytes], numbers: Sequence[int] = (
             hint = "complete it" if "too early" in why else f"write {meant}" if 0 < len(meant) < 200 else "correct it"
             raise options.BadValue(f"{where} is not JSON: {why}", f"{hint}; text comes by standard input", "PAYLOAD")
         echo_err(f"warning: {where} looks like JSON, but is not: {why}; it is text")
-    if re.fullmatch(r"\w+[=:] ?[^\s/=:]+", payload) and (meant := json_meant(payload.replace(" ", ""))):
+    if re.fullmatch(r"\w+=[^\s/=:]+", payload) and (meant := json_meant(payload)):
         echo_err(f"warning: the payload is text; for JSON, write {shlex.quote(meant)}")
 
 

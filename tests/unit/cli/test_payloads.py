@@ -121,6 +121,22 @@ def test_text_goes_on_to_the_broker(
 
 
 @pytest.mark.parametrize(
+    ("payload", "warning"),
+    [
+        ("größe=grün", """warning: the payload is text; for JSON, write '{"größe": "grün"}'\n"""),
+        ("order: 7", ""),
+        ("a = b", ""),
+    ],
+)
+def test_a_name_with_a_value_may_be_meant_as_json(
+    payload: str, warning: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As other programs take it. It is published as the text that it is."""
+    said = run([payload], "", monkeypatch, capsys)
+    assert said.startswith(f"{warning}error: the in-process broker exists only inside")
+
+
+@pytest.mark.parametrize(
     ("header", "meant"),
     [
         ('{"tenant": "north"}', "--header tenant=north"),
