@@ -90,10 +90,8 @@ def _explain(error: click.UsageError, words: list[str]) -> tuple[str, Help]:
     for kind, pattern, said, rules in _KINDS:
         if isinstance(error, kind) and (found := re.search(pattern, error.message)):
             name = "".join(found.groups()) or _label(context, error)
-            answer = explained(
-                rules, Wrong(context, words, name, error), said.format(path=context.command_path, name=name)
-            )
-            if answer:
+            message = said.format(path=context.command_path, name=name)
+            if answer := explained(rules, Wrong(context, words, name, error), message):
                 return (f"{name}: {answer[0]}", answer[1]) if rules is VALUES and name else answer
     options = f"`{context.command_path} --help` has the options and examples"
     return sentence(error.message), getattr(error, "hint", "") or options

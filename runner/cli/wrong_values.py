@@ -31,7 +31,7 @@ def _instead(at: Wrong, by: Sequence[str], before: str = "write", after: str = "
     if label.startswith("RUNNER_"):
         return f"{before} {label}={shlex.quote(' '.join(by))}{after}"
     beside = [*enumerate(pairwise([*words, ""]))]
-    places = [(i, i + 2, value) for i, (item, value) in beside if item == label[:1] + label[1:] and label[:1] == "-"]
+    places = [(i, i + 2, value) for i, (item, value) in beside if item == label and label[:1] == "-"]
     places += [(i, i + 1, item.partition("=")[2]) for i, (item, _) in beside if label and item.startswith(f"{label}=")]
     places += [(i, i + 1, item) for i, (item, _) in beside if word and item == word and label[:1] != "-"]
     likely = [each for each in places if word == each[2]] or [each for each in places if each[2] in at.error.message]
@@ -54,11 +54,10 @@ def _option_for_a_value(at: Wrong) -> Any:
 def _duration_in_two_words(at: Wrong) -> Any:
     from runner.config import guesses
 
-    meant = (
-        guesses.duration(f"{at.value} {next(iter(at.after), '')}") if " is not a duration" in at.error.message else ""
-    )
-    is_two = meant and not guesses.duration(at.value)
-    return is_two and (sentence(at.error.message), Rewrite([*at.before, at.name, meant, *at.after[1:]]))
+    if " is not a duration" not in at.error.message or guesses.duration(at.value):
+        return None
+    meant = guesses.duration(" ".join([at.value, *at.after[:1]]))
+    return meant and (sentence(at.error.message), Rewrite([*at.before, at.name, meant, *at.after[1:]]))
 
 
 def _other_words(at: Wrong) -> Any:
