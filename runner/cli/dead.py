@@ -171,7 +171,8 @@ def replay(
     unreachable, 78 invalid pipeline, 130 interrupted.
     """
     if is_local and (to or is_edited):
-        raise click.UsageError("--local tries the handler of the queue they failed in: leave out --to and --edit")
+        what, option = "--local tries the handler of the queue they failed in", "--to" if to else "--edit"
+        raise options.BadValue(what, "leave it out", option, by=[])
     if is_edited and dead_options.selects_all:
         raise click.UsageError("choose what to edit, as with --id ID")
     if is_local:

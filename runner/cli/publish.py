@@ -84,7 +84,7 @@ def _check_message_options(given: dict[str, Any], *, lines: bool) -> None:
     from runner.message import Publish
 
     if lines and given["id"] is not None:
-        raise click.UsageError("--id is the id of one message: leave it out with --lines")
+        raise options.BadValue("each line is a message, and needs its own", "leave it out", "--id", by=[])
     try:
         Publish(None, **given)
     except ValueError as error:

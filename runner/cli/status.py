@@ -118,7 +118,7 @@ def command(
     from runner.operations.targets import require_live_broker
 
     if conditions and is_watching:
-        raise click.UsageError("--fail-if and --watch exclude each other: a condition is checked once")
+        raise options.BadValue("a condition of --fail-if is checked once", "leave it out", "--watch", by=[])
     system = chosen.load()
     address = http or next((pipeline.http for pipeline in system.pipelines if pipeline.http), None)
     process = ProcessReader(address, [pipeline.name for pipeline in system.pipelines]) if address else None

@@ -65,9 +65,9 @@ def _watch(up_options: UpOptions, workers: int) -> NoReturn:
     from runner.cli.reload_run import run_reloading
 
     if workers > 1:
-        raise click.UsageError("--watch reloads one process: leave --workers out")
+        raise options.BadValue("--watch reloads one process", "leave it out", "--workers", by=[])
     if up_options.until_idle:
-        raise click.UsageError("--watch runs until it is stopped: leave --until-idle out")
+        raise options.BadValue("--watch runs until it is stopped", "leave it out", "--until-idle", by=[])
     run_reloading(up_options, is_dev=False)
 
 

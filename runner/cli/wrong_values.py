@@ -31,7 +31,8 @@ def _instead(at: Wrong, by: Sequence[str], before: str = "write", after: str = "
     if label.startswith("RUNNER_"):
         return f"{before} {label}={shlex.quote(' '.join(by))}{after}"
     beside = [*enumerate(pairwise([*words, ""]))]
-    places = [(i, i + 2, value) for i, (item, value) in beside if item == label and label[:1] == "-"]
+    size = 1 if getattr(at.own.get(label), "is_flag", False) else 2
+    places = [(i, i + size, value * (size - 1)) for i, (item, value) in beside if item == label and label[:1] == "-"]
     places += [(i, i + 1, item.partition("=")[2]) for i, (item, _) in beside if label and item.startswith(f"{label}=")]
     places += [(i, i + 1, item) for i, (item, _) in beside if word and item == word and label[:1] != "-"]
     likely = [each for each in places if word == each[2]] or [each for each in places if each[2] in at.error.message]

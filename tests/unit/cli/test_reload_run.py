@@ -17,8 +17,8 @@ from runner.cli.reload_run import _usable
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("up", "--watch", "--workers=2"), 2, "leave --workers out"),
-        (("up", "--watch", "--until-idle"), 2, "leave --until-idle out"),
+        (("up", "--watch", "--workers=2"), 2, "--workers: --watch reloads one process"),
+        (("up", "--watch", "--until-idle"), 2, "--until-idle: --watch runs until it is stopped"),
         (("dev", "--broker=memory"), 2, "--broker"),
     ],
 )

@@ -98,6 +98,22 @@ def parsed(line: str) -> click.Context:
 PATH_NEEDED = "needs the path of a pipeline"
 
 REWRITTEN = [
+    ("up --watch --workers 2 pipeline.yaml", "--workers: --watch reloads one process", "up --watch pipeline.yaml"),
+    (
+        "up --until-idle pipeline.yaml --watch",
+        "--until-idle: --watch runs until it is stopped",
+        "up pipeline.yaml --watch",
+    ),
+    (
+        "status pipeline.yaml --fail-if 'dead>0' --watch --interval 5s",
+        "--watch: a condition of --fail-if is checked once",
+        "status pipeline.yaml --fail-if 'dead>0' --interval 5s",
+    ),
+    (
+        "dead replay pipeline.yaml --local --edit --id 4f1c22aa",
+        "--edit: --local tries the handler of the queue they failed in",
+        "dead replay pipeline.yaml --local --id 4f1c22aa",
+    ),
     (
         "validate pipeline.yaml --format x.json",
         '--format: "x.json" is none of: full, concise, json, github, sarif',
@@ -868,7 +884,7 @@ def test_completion_knows_the_names_in_the_file_and_the_codes() -> None:
         ("--delay=-2h", '--delay: "-2h" is not a duration'),
         ("--expires 400d", "--expires: must be a duration from 1ms to 365d, not 400d"),
         ("--priority 300", "--priority: must be a whole number from 0 to 255, not 300"),
-        ("--id o-1 --lines", "--id is the id of one message: leave it out with --lines"),
+        ("--id o-1 --lines", "--id: each line is a message, and needs its own"),
     ],
 )
 def test_options_of_a_message_that_no_broker_takes(
