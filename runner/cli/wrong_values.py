@@ -35,6 +35,8 @@ def _instead(at: Wrong, by: Sequence[str], before: str = "write", after: str = "
     places = [(i, i + size, value * (size - 1)) for i, (item, value) in beside if item == label and label[:1] == "-"]
     places += [(i, i + 1, item.partition("=")[2]) for i, (item, _) in beside if label and item.startswith(f"{label}=")]
     places += [(i, i + 1, item) for i, (item, _) in beside if word and item == word and label[:1] != "-"]
+    if not (places or by):
+        return f"leave {label} out: a variable sets it"
     likely = [each for each in places if word == each[2]] or [each for each in places if each[2] in at.error.message]
     start, end, old = ([(len(words), len(words), "")] + (likely or places))[-1]
     new = [label, *by] if label[:1] == "-" and by[:1] and by[0][:2] != "--" else by

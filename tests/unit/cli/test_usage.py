@@ -803,6 +803,8 @@ def test_a_wrong_value_of_a_variable_names_the_variable(
     monkeypatch.setenv("RUNNER_UP_WORKERS", "many")
     assert run("up pipeline.yaml", monkeypatch, capsys)[1].startswith("RUNNER_UP_WORKERS: must be a whole number")
     assert "hunter2" not in message + help_
+    monkeypatch.setenv("RUNNER_UP_WORKERS", "2")
+    assert run("up pipeline.yaml --watch", monkeypatch, capsys)[2] == "leave --workers out: a variable sets it"
 
 
 def test_a_misspelt_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
