@@ -79,7 +79,9 @@ async def declared(project: Project) -> None:
     await project.up_until_idle(env=BROKEN)
 
 
-def bury(foreign: Foreign, project: Project, *bodies: bytes, queue: str = "orders", **headers: Any) -> None:
+def bury(
+    foreign: Foreign, project: Project, *bodies: bytes, queue: str = "orders", id_: str = "id-", **headers: Any
+) -> None:
     """Put messages into a dead-letter queue as the runner does."""
     for body in bodies:
         number = body[:20].decode(errors="replace")
@@ -94,7 +96,7 @@ def bury(foreign: Foreign, project: Project, *bodies: bytes, queue: str = "order
             "x-runner-first-failed-at": "2026-01-01T00:00:00+00:00",
             **headers,
         }
-        foreign.publish_confirmed(project.name(f"{queue}.dead"), body, headers=said, message_id=f"id-{number}")
+        foreign.publish_confirmed(project.name(f"{queue}.dead"), body, headers=said, message_id=f"{id_}{number}")
 
 
 def bodies(got: list[Got]) -> list[str]:
@@ -317,13 +319,13 @@ async def test_what_does_not_fit_stays_in_order(shop: Project, foreign: Foreign)
 
 
 async def test_more_may_stay_than_is_looked_at_at_once(shop: Project, foreign: Foreign) -> None:
-    """The few that fit are found behind thousands that do not."""
+    """The few that fit are found behind thousands that do not, also by the beginning of an id."""
     await declared(shop)
     queue = shop.name("orders.dead")
     foreign.publish(queue, *[b"stays"] * 2500)
-    bury(foreign, shop, b"needle")
+    bury(foreign, shop, b"needle", id_="4f1c22aa")
     foreign.publish(queue, b"last")
-    await dead(shop, "replay", "--id", "id-needle")
+    await dead(shop, "replay", "--id", "4f1c")
     assert bodies(foreign.take(shop.name("orders"))) == ["needle"]
     assert Counter(bodies(foreign.take(queue))) == {"stays": 2500, "last": 1}
 
