@@ -82,9 +82,9 @@ def _opened(record: Path) -> IO[bytes]:
     from runner.pipeline.data_errors import json_error
 
     if record.suffix in (".yaml", ".yml"):
-        meant = f"{record.name.partition('.')[0]}.test.yaml"
-        hint = f"write --record {record.with_name(meant)} for a test, or {record.with_suffix('.jsonl')} for JSON lines"
-        raise options.BadValue("a test file is called *.test.yaml", hint, "--record")
+        meant, lines = f"{record.name.partition('.')[0]}.test.yaml", record.with_suffix(".jsonl")
+        by, after = [str(record.with_name(meant))], f", or --record {lines} for JSON lines"
+        raise options.BadValue("a test file is called *.test.yaml", "for a test, write", "--record", by=by, after=after)
     try:
         if record.is_file() and (first := record.read_bytes().partition(b"\n")[0]) and json_error(first):
             raise options.BadValue(
