@@ -109,7 +109,7 @@ def http_address(
     try:
         return parse_address(value, lowest_port=lowest_port)
     except ValueError:
-        name, port = re.sub(r"^\w+://|/.*$", "", value).rpartition(":")[::2]
+        name, port = re.sub(r"^(?:\w+://)?(?:.*@)?|/.*$", "", value).rpartition(":")[::2]
         digits = re.match(r"\d+(?![.\d]*\.)", port)
         number = int(digits[0]) if digits else 8080
         host = name or ("127.0.0.1" if digits or os.path.exists(port) else port)

@@ -36,6 +36,7 @@ from runner.cli.rewrite import (
 )
 from runner.cli.wrong_values import NO_VALUE, VALUES, example, sentence
 from runner.config.messages import closest
+from runner.tables import filled
 
 _PAYLOADS = {"publish": ['{"id": 1}'], "call": ['{"id": 1}']}
 _NAMED = {"pause": ("subscribers",), "resume": ("subscribers",), "tap": ("events", "queues")}
@@ -90,7 +91,7 @@ def _explain(error: click.UsageError, words: list[str]) -> tuple[str, Help]:
     for kind, pattern, said, rules in _KINDS:
         if isinstance(error, kind) and (found := re.search(pattern, error.message)):
             name = "".join(found.groups()) or _label(context, error)
-            message = said.format(path=context.command_path, name=name)
+            message = filled(said, {"path": context.command_path, "name": name})
             if answer := explained(rules, Wrong(context, words, name, error), message):
                 return (f"{name}: {answer[0]}", answer[1]) if rules is VALUES and name else answer
     options = f"`{context.command_path} --help` has the options and examples"
