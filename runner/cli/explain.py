@@ -32,6 +32,8 @@ def command(code: str | None) -> None:
         if code not in known:
             guess = closest(code, list(known))
             hint = f'did you mean "{guess}"?' if guess else "`runner explain` lists all codes"
+            if "." in code:
+                hint = f"docs/reference/logs.md describes the events of the log; {hint}"
             raise UnknownCode(f'no error has the code "{code}"', hint)
     entry = known[code]
     click.echo(f"{entry.code}\n\n{entry.text}")

@@ -36,21 +36,21 @@ def check_paths(context: click.Context, arguments: Sequence[str]) -> None:
         is_file = path.suffix in (".yaml", ".yml") and not re.search(r"^[–—]|[=*?\[]", text)
         if not is_file and not path.exists() and text in arguments:
             _check(_NO_PATHS, Wrong(context, words, text), "path")
-    if "payload" in given and any(map(_NAMED.match, arguments)):
-        raise WrongPath(_without_names(context, words), context)
+    if "payload" in given and any(map(NAMED.match, arguments)):
+        raise WrongPath(without_names(context.command_path, words), context)
     if queue and queue in arguments and given.get("path") and queue not in names_in(given["path"], *SECTIONS):
         _check(_NO_QUEUES, Wrong(context, words, queue), "queue")
 
 
-_NAMED = re.compile(r"(?:(?:routing_key|queue|name|event)=(?=[\w.])|(?:payload|body|data|message)=(?=[{\[\"]))")
+NAMED = re.compile(r"(?:(?:routing_key|queue|name|event)=(?=[\w.])|(?:payload|body|data|message)=(?=[{\[\"]))")
 _UNUSED = re.compile(r"(?:exchange|properties|vhost)=")
 
 
-def _without_names(context: click.Context, words: Sequence[str]) -> tuple[str, Rewrite]:
+def without_names(path: str, words: Sequence[str]) -> tuple[str, Rewrite]:
     """Return the command line without the names of arguments, as rabbitmqadmin has them."""
-    first = next(word for word in words if _NAMED.match(word))
-    line = Rewrite([_NAMED.sub("", word) for word in words if not _UNUSED.match(word)])
-    return f'{context.command_path} takes its arguments without names, and not as "{first.partition("=")[0]}=…"', line
+    first = next(word for word in words if NAMED.match(word))
+    line = Rewrite([NAMED.sub("", word) for word in words if not _UNUSED.match(word)])
+    return f'{path} takes its arguments without names, and not as "{first.partition("=")[0]}=…"', line
 
 
 def _check(rules: Rules, wrong: Wrong, what: str) -> None:
@@ -149,6 +149,7 @@ _NO_PATHS: Rules = {
     "what a command shows": lambda at: _is_noun(at) and _with_pipeline(at),
 }
 _NO_QUEUES: Rules = {
+    "every queue": lambda at: at.name.lower() in ("all", "*") and at.line(after="; without a name it is all of them"),
     "an id": lambda at: re.fullmatch("[0-9a-f-]{4,}", at.name) and at.line("--id", at.name),
     "the rest of a value": lambda at: ("=" in at.last or at.option in _TEXTS) and at.joined(" "),
 }

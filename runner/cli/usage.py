@@ -18,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from runner.cli import cli
-from runner.cli.misplaced import READS, file_with, from_git, is_pipeline, names_in, pipelines_here
+from runner.cli.misplaced import NAMED, READS, file_with, from_git, is_pipeline, names_in, pipelines_here, without_names
 from runner.cli.rewrite import (
     LEFT_OUT,
     Help,
@@ -59,6 +59,11 @@ def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[st
     A command line in the help has no second mistake that is known: it can be run as it stands.
     """
     message, help_ = _explain(error, list(arguments))
+    if isinstance(help_, str) and isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        rest = _left_out(Wrong(error.ctx, arguments, error.option_name, error)).words
+        if (further_error := error_of(rest)) is not None and isinstance(further_error, click.NoSuchOption):
+            more, next_help = explain_usage(further_error, rest)
+            return f"{message}; {more}", f"{help_}; {next_help}"
     for _ in range(_MAX_STEPS):
         if not isinstance(help_, Rewrite) or (next_error := error_of(help_.words)) is None:
             break
@@ -191,7 +196,8 @@ def _file_for_the_output(at: Wrong) -> Any:
         words += [] if "--json" in words else ["--json"]
     if meant and "--format" not in words:
         words += ["--format", meant]
-        file = f"{stem}.{meant}" if meant == "svg" else file
+    if choice_of(suffix, choices) == "svg":
+        file = f"{stem}.svg"
     return Rewrite(words, after=f" > {shlex.quote(file)}")
 
 
@@ -269,7 +275,9 @@ def _without(left: Rewrite, remark: str) -> Rewrite:
 def _left_out(at: Wrong) -> Rewrite:
     """Return the command line without an option, and without its value unless that is an argument."""
     value, rest = at.value, at.line().words
-    is_argument = is_pipeline(value) or value[:1] in ("{", "[") or ("://" not in value and error_of(rest))
+    is_empty = os.path.isdir(value) and not any(Path(value).glob("*.y*ml"))
+    is_argument = (is_pipeline(value) and not is_empty) or value[:1] in ("{", "[")
+    is_argument = is_argument or ("://" not in value and isinstance(error_of(rest), click.MissingParameter))
     return at.line(*(at.kept if is_argument else []), before=LEFT_OUT)
 
 
@@ -297,11 +305,15 @@ def _placed(at: Wrong, where: str) -> list[str]:
     return [*rest[:start], value, *rest[start:]]
 
 
+def _one_dash(at: Wrong) -> Any:
+    known = {*at.own, *(word for _, words, _ in words_meant("option") for word in words)}
+    long = (item for item in at.words if item[:1] == "-" and item[1:2] != "-" and len(item.partition("=")[0]) > 2)
+    one = next((item for item in long if f"-{item.partition('=')[0]}" in known), "")
+    return one and (f'"{one}" has one dash', Rewrite([f"-{item}" if item == one else item for item in at.words]))
+
+
 _OPTIONS: Rules = {
-    "a long option with one dash": lambda at: (
-        (one := next((item for item in at.words if f"-{item.partition('=')[0]}" in at.own and item[1:2] != "-"), ""))
-        and (f'"{one}" has one dash', Rewrite([f"-{item}" if item == one else item for item in at.words]))
-    ),
+    "a long option with one dash": _one_dash,
     "the version": lambda at: at.words in (["-V"], ["-v"]) and Rewrite(["--version"]),
     "completion": lambda at: at.name in ("--install-completion", "--show-completion") and _filled("completion", []),
     "help, misspelt": lambda at: at.known and closest(at.name, ["--help"], likeness=0.7) and f"write: {at.path} --help",
@@ -317,6 +329,17 @@ _OPTIONS: Rules = {
         at.name in _DRY and at.verb in ("up", "apply") and Rewrite(["plan", *at.before[1:], *at.kept, *at.after])
     ),
     "the port of a broker": lambda at: at.name == "--port" and "--broker" in at.before and _PORT.format(at.value),
+    "a number for one subscriber": lambda at: (
+        re.fullmatch(r"[\w.-]+=\d+", at.value)
+        and at.name in ("--scale", "--concurrency", "-c", "--replicas", "--instances")
+        and "--set" in at.own
+        and at.line("--set", f"subscribers.{at.value.replace('=', '.concurrency=')}")
+    ),
+    "the length of a pause": lambda at: (
+        at.verb == "pause"
+        and at.name in ("--for", "--duration", "--until", "--minutes", "-t")
+        and replace(_left_out(at), after="; a pause lasts until `runner resume` ends it")
+    ),
     "a broker": lambda at: re.match(r"amqps?://", at.value) and "--broker" in at.own and at.line("--broker", at.value),
     "a reason": lambda at: (
         at.name in ("-m", "--message", "--comment", "--note", "--why")
@@ -344,6 +367,11 @@ def _missing_path(at: Wrong) -> Any:
     message = f"{at.path} needs the path of a pipeline"
     if at.error.param.name not in ("path", "paths"):
         return None
+    for index, (name, value) in enumerate(pairwise(at.words)):
+        option = at.own.get(name)
+        if option and not option.is_flag and is_pipeline(value) and not isinstance(option.type, click.Path):
+            words = [*at.words[: at.start], value, *at.words[at.start : index], name, example(at.context, option)]
+            return f"{name} takes a value of its own, before the path", Rewrite([*words, *at.words[index + 2 :]])
     found = ["."] if at.verb == "test" else pipelines_here()
     if not found:
         return message, at.line("PATH", after="; `runner init` starts a project")
@@ -415,7 +443,30 @@ def _payload_in_pieces(at: Wrong) -> Any:
     return f"the payload {payload} is in several pieces", hint
 
 
+def _several_names(at: Wrong) -> Any:
+    """Return the command line of `tap` with a pattern for several events."""
+    given = at.words[at.start + 1 :]
+    count = next((index for index, item in enumerate(given) if item[:1] == "-"), len(given))
+    first = {item.partition(".")[0] for item in given[:count]}
+    if at.verb != "tap" or count < 2 or len(first) != 1 or not all("." in item for item in given[:count]):
+        return None
+    line = Rewrite([*at.words[: at.start + 1], f"{first.pop()}.*", *given[count:]])
+    return f"{at.path} takes one name, or a pattern for several", line
+
+
 _TOO_MUCH: Rules = {
+    "names of arguments": lambda at: (
+        "payload" in at.parameters and any(map(NAMED.match, at.words)) and without_names(at.path, at.words)
+    ),
+    "several names": _several_names,
+    "a schema of payloads": lambda at: (
+        at.verb == "schema"
+        and any(map(is_pipeline, at.words))
+        and (
+            f"{at.path} takes no path: it prints the schema of pipeline files",
+            Rewrite(["export", "asyncapi", *filter(is_pipeline, at.words)], "for the schemas of payloads, write"),
+        )
+    ),
     "a payload in pieces": _payload_in_pieces,
     "another value of an option": lambda at: (
         (option := at.own.get(at.last.partition("=")[0] if "=" in at.last else at.option))

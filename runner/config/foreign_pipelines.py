@@ -271,7 +271,8 @@ def _add_item(found: dict[str, Any], section: str, name: str, value: Any, fields
         return
     item = dict[str, Any]()
     if isinstance(value, dict) and section[-1] != "!":
-        used = {word for path in fields.values() for each in path.split(",") for word in each.split(".")[0].split("|")}
+        taken = (path for path in fields.values() if "'" not in path)
+        used = {word for path in taken for each in path.split(",") for word in each.split(".")[0].split("|")}
         named = {normal(str(key)): inner for key, inner in value.items()}
         item = {key: inner for key, inner in named.items() if key not in used or key in fields}
         for wrapper in ("options", "settings", "arguments"):
@@ -318,9 +319,11 @@ def _fields(fields: dict[str, str], name: str, value: Any, data: Any) -> dict[st
 
 
 def _at(path: str, name: str, value: Any, data: Any) -> Iterator[Any]:
-    """Yield the values at a path of a row below an item. `@` is its name, and `/` starts at the top of the file."""
+    """Yield the values at a path of a row below an item. `@` is its name, `/` starts at the top, `'a'` is a word."""
     if path in ("@", "."):
         yield name if path == "@" else value
+    elif path[0] == "'":
+        yield path.strip("'")
     else:
         base = data if path[0] == "/" else value
         yield from (

@@ -138,6 +138,7 @@ def _value(body: str, environ: Mapping[str, str], read_secret: ReadSecret) -> tu
     if operator == ":?" and rest:
         raise UnplacedError("unset-variable", f'the variable "{name}" is {state}: {rest}', "set it in the environment")
     help_ = f"set it in the environment or with --env-file, or write ${{{name}:-default}}"
+    help_ += f", or $${{{name}}} for this text itself" if name.islower() else ""
     raise UnplacedError("unset-variable", f'the variable "{name}" is {state}', help_)
 
 

@@ -11,7 +11,7 @@ from runner.config.spec import PipelineSpec
 from runner.config.target_spec import target_names
 from runner.errors import Problem
 from runner.message import Address
-from runner.pipeline.topic_patterns import matches
+from runner.pipeline.topic_patterns import is_pattern, matches
 from runner.pipeline.topology import BUILT_IN_EXCHANGES
 from runner.pipeline.topology_builder import (
     DEFAULT_EXCHANGE,
@@ -160,7 +160,22 @@ def _cycles(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) 
             unfed = ", ".join([queue for queue in spec.queues if queue not in fed][:3])
             other = f"write another queue: nothing publishes to {unfed}" if unfed else "remove one `to:`"
             help_text = f"make sure that the handlers stop at some point, or {other}"
+            if len(cycle) == 1 and (others := _without_own(spec, name)):
+                help_text = (
+                    f"write `from: [{', '.join(others)}]`, if it is not to hear its own; else make sure that it stops"
+                )
             yield loaded.problem("cycle", ("subscribers", name, "to"), message, help_text, severity="warning")
+
+
+def _without_own(spec: PipelineSpec, name: str) -> list[str]:
+    """Return the events that the patterns of a subscriber match, without those that it publishes; [] for names."""
+    subscriber = spec.subscribers[name]
+    own = {target.name for target in subscriber.to}
+    if not any(map(is_pattern, subscriber.from_)):
+        return []
+    return [
+        event for event in spec.events if event not in own and any(matches(each, event) for each in subscriber.from_)
+    ]
 
 
 def _successors(together: Sequence[Peer]) -> dict[SubscriberRef, list[SubscriberRef]]:

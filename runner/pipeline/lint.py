@@ -39,6 +39,9 @@ _BROKER_URL = re.compile(r"(?:amqp|redis)s?://\S*")
 _FREE: Final = frozenset({"with", "arguments", "headers"})
 """Maps whose values are passed on unchanged."""
 
+_WITHOUT_SUMMER = {"EST": "America/New_York", "MST": "America/Denver"}
+"""Zones that are fixed, each with a place that may be meant."""
+
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
 
 
@@ -54,6 +57,8 @@ def lint_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[P
         *_dropped_failures(loaded, spec),
         *_lost_dead_letters(loaded, spec),
         *_plain_passwords(loaded, spec),
+        *_logged_in_clear(loaded, spec),
+        *_array_files(loaded, spec),
         *_long_timeouts(loaded, spec),
         *_short_grace(loaded, spec),
         *_low_prefetch(loaded, spec),
@@ -100,8 +105,17 @@ def _shared_orders(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem
 
 
 def _frequent_crons(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    """Warn of a cron line that is due in each minute of an hour, such as `* 6 * * *`."""
+    """Warn of a cron line that is due more often than it seems, such as `* 6 * * *`, and of a zone without summer."""
     for name, producer in spec.producers.items():
+        if place := _WITHOUT_SUMMER.get(producer.timezone or ""):
+            message = f"{producer.timezone} has no summer time"
+            path: KeyPath = ("producers", name, "timezone")
+            yield loaded.problem("fixed-timezone", path, message, f"write {place}, which has", severity="warning")
+        _, _, day, _, weekday = (producer.cron or "* * * * *").split()
+        if "*" not in (day[:1], weekday[:1]):
+            message = f'"{producer.cron}" is due on each day that one of "{day}" and "{weekday}" names'
+            help_text = "write * for one of the two, and let the handler check the other: cron joins them by `or`"
+            yield loaded.problem("frequent-cron", ("producers", name, "cron"), message, help_text, severity="warning")
         minute, hour, *days = (producer.cron or "0 0 * * *").split()
         if minute == "*" and re.fullmatch(r"\d+(,\d+)*|\*/\d+", hour):
             line = " ".join(["0", hour, *days])
@@ -217,6 +231,30 @@ def _plain_passwords(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Probl
             yield loaded.problem("plain-password", path, message, help_text, severity="warning")
 
 
+def _logged_in_clear(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of payloads that are logged whole, although parts of them are to be masked elsewhere."""
+    if spec.redact and spec.logging.payloads:
+        message = f'{" and ".join(spec.redact)} are logged in clear: "redact" masks recorded tests only'
+        path = ("logging", "payloads")
+        yield loaded.problem("logged-in-clear", path, message, "write `payloads: false`", severity="warning")
+
+
+def _array_files(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of files that are one JSON array of objects: each line is a message, and not each object."""
+    for name, producer in spec.producers.items():
+        file = producer.file if producer.file not in (None, "-") else None
+        path = loaded.path.parent / file if file else None
+        if file is None or path is None or file.lower().endswith(".csv") or not path.is_file():
+            continue
+        with path.open("rb") as opened:
+            head = opened.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")
+        if re.match(rb"\[\s*\{", head):
+            message = f"{file} is one JSON array, and each line of a file is a message"
+            help_text = f"write one object on each line, as `jq -c '.[]' {file} > {path.stem}.jsonl` does"
+            at = ("producers", name, "file")
+            yield loaded.problem("not-json-lines", at, message, help_text, severity="warning")
+
+
 def _password(text: str) -> str:
     """Return the password of the URL in a text, "" if there is none."""
     url = _BROKER_URL.search(text)
@@ -272,7 +310,10 @@ def _shared_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[
             listed = f"{', '.join(shown[:-1][:4])} and {shown[-1] if len(shown) < 6 else f'{len(shown) - 4} more'}"
             message = f'{listed} share the messages of queue "{queue}": each gets some of them'
             each, them = ("both", "the two") if len(names) == 2 else ("all", "them")
-            help_text = f"publish an event if {each} are to get every message, or merge {them}"
+            help_text = f'if {each} are to get every message, write "{queue}" under `events:` in place of `queues:`'
+            if rest := sorted(spec.queues[queue].model_fields_set - {"schema_", "description", "events"}):
+                help_text += f", and {' and '.join(f'`{key}:`' for key in rest)} under `queue:` of each"
+            help_text += f"; else merge {them}"
             path = ("subscribers", at, "from")
             yield loaded.problem("shared-queue", path, message, help_text, severity="warning")
 

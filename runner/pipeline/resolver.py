@@ -55,8 +55,15 @@ from runner.pipeline.model import (
 from runner.pipeline.module_search import ModuleSearch, module_searches
 from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.payload_use import missing_attributes, without_attribute
-from runner.pipeline.schema_checks import event_mismatches, handler_mismatches, path_mismatches
-from runner.pipeline.signature import payload_annotation, read_factory, read_handler, returned_value, returns_nothing
+from runner.pipeline.schema_checks import event_mismatches, handler_mismatches, path_mismatches, result_mismatches
+from runner.pipeline.signature import (
+    payload_annotation,
+    read_factory,
+    read_handler,
+    result_annotation,
+    returned_value,
+    returns_nothing,
+)
 from runner.pipeline.spec_checks import check_names
 from runner.pipeline.topic_patterns import matches
 from runner.pipeline.topology import Topology, merge_topologies
@@ -413,6 +420,10 @@ class _Resolver:
     def _check_result(self, path: PathParts, spec: SubscriberSpec, handler: Handler) -> None:
         """Warn of results that go nowhere, or only to messages that ask for a reply."""
         self._check_publishing(path, spec, handler)
+        if handler.kind in ("function", "coroutine"):
+            schemas = {target.name: self._schemas[target.name] for target in spec.to if target.name in self._schemas}
+            for mismatch in result_mismatches(handler.path, result_annotation(handler), schemas):
+                self._note("schema-mismatch", (*path, "to"), *mismatch)
         result = returned_value(handler)
         item = ".".join(map(str, path))
         is_wrong = any(each.path.startswith(item) and '"to"' in each.message for each in self._problems)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import is_dataclass
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import TypeAdapter
 
 from runner.config.messages import closest
+from runner.message import Publish
 
 SchemaMismatch = tuple[str, str]
 """The error message, and the help."""
@@ -50,6 +53,26 @@ def event_mismatches(queue: str, schema: Any, events: Mapping[str, Any]) -> Iter
                 f"which {_name(schema)} needs"
             )
             yield message, f'remove "schema:" from queue "{queue}": each event is checked by its own'
+
+
+def result_mismatches(path: str, annotation: Any, schemas: Mapping[str, Any]) -> Iterator[SchemaMismatch]:
+    """Yield a mismatch for each destination whose schema refuses a kind of result that a handler may return."""
+    union = get_origin(annotation) in (Union, UnionType)
+    kinds = [kind for kind in (get_args(annotation) if union else [annotation]) if kind not in (None, NoneType)]
+    for name, schema in schemas.items():
+        needed = _required(_core_schema(schema)) if inspect.isclass(schema) else []
+        for kind in kinds if needed else ():
+            if (get_origin(kind) or kind) in (list, tuple, set):
+                message = (
+                    f'"{path}" returns a {_name(get_origin(kind) or kind)}, and "{name}" takes one {_name(schema)}'
+                )
+                yield message, "write `yield` for each of its items in place of `return`: each becomes a message"
+            elif inspect.isclass(kind) and kind is not schema and not issubclass(kind, Publish):
+                known = _keys(_core_schema(kind)) if hasattr(kind, "model_fields") or is_dataclass(kind) else None
+                if missing := [key for key in needed if known is not None and key not in known]:
+                    lack = f'{_name(kind)}, which has no "{missing[0]}"'
+                    message = f'"{path}" may return {lack}, and "{name}" takes {_name(schema)}'
+                    yield message, 'return `Publish(value, to="NAME")` to choose the destination of each result'
 
 
 def path_mismatches(

@@ -232,7 +232,7 @@ def accepted_arguments(call: Any, arguments: Mapping[str, Any]) -> dict[str, Any
 
 def returned_value(handler: Handler) -> str:
     """Return what a handler says it returns, as in `dict`; "" for nothing, and for what may be nothing or a Publish."""
-    annotation = _returns(handler)
+    annotation = result_annotation(handler)
     if "Publish" in str(annotation):
         return ""
     if handler.kind in ("generator", "async generator"):
@@ -243,7 +243,7 @@ def returned_value(handler: Handler) -> str:
 
 def returns_nothing(handler: Handler) -> str:
     """Return how a handler says that it has no results: by its annotation, or by its code; "" if it may have some."""
-    annotation = _returns(handler)
+    annotation = result_annotation(handler)
     if annotation in (None, "None"):
         return "is annotated `-> None`"
     if annotation is EMPTY and handler.kind in ("function", "coroutine") and not has_result(handler.call):
@@ -251,7 +251,8 @@ def returns_nothing(handler: Handler) -> str:
     return ""
 
 
-def _returns(handler: Handler) -> Any:
+def result_annotation(handler: Handler) -> Any:
+    """Return the annotation of what a handler returns; EMPTY if it has none."""
     try:
         return read_signature(handler.call).return_annotation
     except (TypeError, ValueError):

@@ -323,6 +323,10 @@ def _stores(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
         if name not in used.values() and is_sound and {*used.values()} <= {*spec.stores}:  # else one may be misspelt
             message = f'nothing uses the store "{name}"'
             help_text = f"write `dedupe: {{window: 1h, store: {name}}}` at a subscriber, or remove it"
+            if alone := [str(path[1]) for path, each in uses if each is not None and each.store is None]:
+                help_text = (
+                    f'write "store: {name}" under `dedupe:` or `idempotency:` of {" and ".join(alone)}, or remove it'
+                )
             yield loaded.problem("unused-option", ("stores", name), message, help_text, severity="warning", on="key")
         if url.startswith(SQLITE) and (wrong := _unusable(loaded.path.parent / url.removeprefix(SQLITE), url)):
             severity: Severity = "warning" if Path(url.removeprefix(SQLITE)).is_absolute() else "error"

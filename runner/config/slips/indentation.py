@@ -274,7 +274,8 @@ def commented_heads(source: Source) -> Iterator[Slip]:
         index = next((at for at, line in enumerate(lines) if line.start > match.start()), len(lines))
         below = _deeper(lines[index:], column)
         above = lines[index - 1] if index else None
-        if not below or (above and not above.value and above.key and above.indent >= column):
+        is_taken = above and not above.value and above.key and below and below[0].indent > above.indent >= column
+        if not below or is_taken:
             continue
         outer = max((at for at in _columns(lines[:index]) if at < column), default=-1)
         around = _columns(lines[:index])[outer].path if outer >= 0 and column else ()

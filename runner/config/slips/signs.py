@@ -22,7 +22,14 @@ _COMMENT_LINE = re.compile(r"(?:^|(?<=\n))[ \t]*(//+|/\*+|--+(?= )|;+(?= )|<!--)
 _BLOCK = r"[\s\S]{0,2000}?"
 """The lines of a comment. Without a limit, a search from each line would go on to the end of the file."""
 _BLOCK_COMMENT = re.compile(rf"^[ \t]*(?:/\*(?!.*\*/){_BLOCK}\*/|<!--(?!.*-->){_BLOCK}-->)[ \t]*$", re.MULTILINE)
-_TERMINAL = re.compile(r"(?:\$|>>>|PS [^>]*>|[\w.-]+@[\w.-]+[^\n]*[$#])(?: [^\n]*)?|cat [^\n]*<<[^\n]*|EOF|EOT")
+_NOT_YAML = {
+    "Markdown": re.compile(r"```[ \w]*"),
+    "of a terminal": re.compile(
+        r"(?:\$|>>>|PS [^>]*>|[\w.-]+@[\w.-]+[^\n]*[$#])(?: [^\n]*)?|cat [^\n]*<<[^\n]*|EOF|EOT"
+    ),
+    "a command of an editor": re.compile(r":(?:w|q|wq|x|wa|qa|wqa)!?|ZZ|ZQ"),
+}
+"""Lines that belong to something else, by what they belong to."""
 _CLOSING: Final = {"[": "]", "{": "}"}
 _NO_COLON = re.compile(r"([\w-]+)(\s*(?:=>|->|:=|=|::(?=\s|$)|;(?=\s|$))\s*|\s+(?=[^\s=-]))(.*)")
 _NO_COMMA: Final = r"[^\s,;{(](\s+)(?=(?:{}):\s)"
@@ -254,11 +261,10 @@ def block_comments(source: Source) -> Iterator[Slip]:
 
 def comments(source: Source) -> Iterator[Slip]:
     for line in source.lines:
-        is_markdown = not line.key and re.fullmatch(r"```[ \w]*", line.value)
-        if is_markdown or (not line.key and source.is_wrong(line) and _TERMINAL.fullmatch(line.value)):
+        kind = next((kind for kind, form in _NOT_YAML.items() if not line.key and form.fullmatch(line.value)), "")
+        if kind == "Markdown" or (kind and source.is_wrong(line)):
             edits = (Edit(line.start, min(line.value_end + 1, len(source.text)), ""),)
-            message = f"this line is {'Markdown' if is_markdown else 'of a terminal'}, not YAML"
-            yield Slip(line.start, len(line.value), message, "remove the line", edits)
+            yield Slip(line.start, len(line.value), f"this line is {kind}, not YAML", "remove the line", edits)
         if source.is_free(line) or not source.is_wrong(line):
             continue
         is_line = not line.key or _COMMENT_LINE.match(line.key) is not None

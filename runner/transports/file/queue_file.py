@@ -9,6 +9,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+from runner.config.diagnostics import display_path
 from runner.errors import BrokerUnavailable
 
 APPLICATION_ID = 0x72756E71
@@ -72,7 +73,9 @@ def connect(path: Path, *, creates: bool) -> sqlite3.Connection:
     """Return a connection that commits each statement by itself, for `disconnect`. Raises BrokerUnavailable."""
     if not path.exists():
         if not creates:
-            raise BrokerUnavailable(f"there is no file {path} yet", "`runner up` and `runner publish` make it")
+            near = [*path.parent.glob(f"*/{path.name}"), *path.parent.parent.glob(path.name)]
+            meant = f"did you mean file:{display_path(near[0])}? Else " if near else ""
+            raise BrokerUnavailable(f"there is no file {path} yet", f"{meant}`runner up` and `runner publish` make it")
         _make(path)
     _refuse_network(path)
     if (file := identity(path)) in _inherited:
@@ -228,7 +231,10 @@ class OwnerLock:
             self._descriptor = None
 
     def _taken(self, owner: str) -> BrokerUnavailable:
-        hint = "one `runner up` runs on one file: stop that one, name another file, or use RabbitMQ for several"
+        hint = (
+            "one `runner up` runs on one file, and takes several pipelines, as in `runner up shop.yaml billing.yaml`: "
+            "stop that one first, or use RabbitMQ for several processes"
+        )
         return BrokerUnavailable(f"the file {self._path} belongs to {owner or 'another process'}", hint)
 
 

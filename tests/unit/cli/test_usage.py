@@ -323,7 +323,31 @@ REWRITTEN = [
     ("dead count pipeline.yaml", '"runner dead" has no command "count"', "dead list pipeline.yaml"),
     ("dead help", 'runner dead has no argument "help"', "dead --help"),
     ("publish help", 'runner publish has no argument "help"', "publish --help"),
-    ("schema pipeline.yaml", "runner schema takes no path or name", "schema"),
+    (
+        "graph pipeline.yaml --format png -o flow.png",
+        '"runner graph" has no option -o',
+        "graph pipeline.yaml --format svg > flow.svg",
+    ),
+    (
+        "plan pipeline.yaml -out=shop.plan",
+        '"-out=shop.plan" has one dash; "runner plan" has no option --out',
+        "plan pipeline.yaml > shop.plan",
+    ),
+    (
+        "apply --recreate pipeline.yaml",
+        "--recreate takes a value of its own, before the path",
+        "apply pipeline.yaml --recreate NAME",
+    ),
+    (
+        "tap pipeline.yaml order.paid order.lost --limit 2",
+        "runner tap takes one name, or a pattern for several",
+        "tap pipeline.yaml 'order.*' --limit 2",
+    ),
+    (
+        "publish pipeline.yaml exchange=events routing_key=order.paid 'payload={\"order\": 1}'",
+        'runner publish takes its arguments without names, and not as "routing_key=…"',
+        "publish pipeline.yaml order.paid '{\"order\": 1}'",
+    ),
     (
         "pause pipeline.yaml ship the carrier is down",
         "runner pause has more arguments than it takes",
@@ -462,7 +486,22 @@ SAID = [
     (
         "up pipeline.yaml --scale ship=3",
         '"runner up" has no option --scale',
-        "write: runner up pipeline.yaml --workers 3",
+        "write: runner up pipeline.yaml --set subscribers.ship.concurrency=3",
+    ),
+    (
+        "schema pipeline.yaml",
+        "runner schema takes no path: it prints the schema of pipeline files",
+        "for the schemas of payloads, write: runner export asyncapi pipeline.yaml",
+    ),
+    (
+        "dead replay pipeline.yaml all",
+        '"all" is not a queue',
+        "write: runner dead replay pipeline.yaml; without a name it is all of them",
+    ),
+    (
+        "pause pipeline.yaml ship --for 30m",
+        '"runner pause" has no option --for',
+        "leave it out: runner pause pipeline.yaml ship; a pause lasts until `runner resume` ends it",
     ),
     (
         "up pipeline.yaml -d",

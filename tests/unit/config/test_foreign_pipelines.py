@@ -206,8 +206,8 @@ CRONTAB = "# nightly\n30 3 * * 1-5 /usr/bin/python /srv/app.py report\n"
             DEFINITIONS,
             [
                 "  shop: {type: topic}",
-                "  orders: {bind: [{exchange: shop, key: order.*}, {exchange: shop, key: parcel.#}], "
-                "type: quorum, delivery_limit: 5}",
+                "  orders: {type: quorum, bind: [{exchange: shop, key: order.*}, {exchange: shop, key: parcel.#}], "
+                "delivery_limit: 5}",
             ],
         ),
         (TOML, ["  orders: {max_length: 1000}", "  ship: {from: orders, handler: app:ship}"]),

@@ -53,6 +53,7 @@ FILES = {
     "circle.yaml": "include: [circle2.yaml]\n",
     "circle2.yaml": "include: [circle.yaml]\nqueues: {orders: }\n",
     "orders.jsonl": "{}\n",
+    "array.json": '[{"id": 1}]\n',
 }
 NO_CODES = {
     *("at-least-once", "drop-head", "reject-publish", "reject-publish-dlx", "alternate-exchange", "all-with-x"),
