@@ -263,6 +263,8 @@ def _add_map(found: dict[str, Any], section: str, value: dict[str, Any], data: A
 
 def _add_item(found: dict[str, Any], section: str, name: str, value: Any, fields: dict[str, str], data: Any) -> None:
     """Add one item, with its own keys unless the section has a `!`. An item without the keys of its row is none."""
+    if name.isdecimal() and isinstance(value, str | list) and value:  # the place in a list
+        name = str(value if isinstance(value, str) else value[0])
     given = _fields(fields, name, value, data)
     if isinstance(value, str) and (arrow := _ARROW.fullmatch(value)):
         keys = [key.strip() for key in arrow[2].split(",")]
@@ -280,7 +282,7 @@ def _add_item(found: dict[str, Any], section: str, name: str, value: Any, fields
     section = section.rstrip("!")
     if name.isdecimal():
         own = next((item.pop(key) for key in _NAMES if item.get(key)), f"{section[:-1]}_{name}")
-        name = str(value if isinstance(value, str) else value[0] if isinstance(value, list) and value else own)
+        name = str(own)
     name = str(_bare(given.pop("name", name)))
     if section == "events" and given.get("exchange") == "":  # the default exchange
         section, given = "queues", {}

@@ -182,6 +182,9 @@ class UnknownKeys:
         elif anchored:
             word, help_ = None, f'write "{anchored}": keys that begin with "x-" are ignored'
             fix = self._document.rewriting(path, anchored)
+            if key.startswith(".") and "*" not in self._document.text:
+                bare = anchored.removeprefix("x-")
+                fix, help_ = None, f'write "{anchored}: &{bare}", and "<<: *{bare}" in each map that takes it over'
         elif word is not None and word.is_absent(parent[key]):
             word, help_ = None, "remove it: it is off without it"
         elif word is not None:
@@ -474,7 +477,7 @@ class UnknownKeys:
             words = {name: written(value) for name, value in (value_at(self._data, parent) or {}).items()}
             near = {str(path[-1]): item.written for path, item in self._found.items() if path[:-1] == parent}
             words |= {name.rpartition(".")[2]: text for name, text in near.items()}
-            words |= {"word": key, "value": found.written or "…"}
+            words |= {"word": key, "value": found.written or "…", "bare": found.written.lstrip("._$@\"'") or "NAME"}
             help_ = fill(word, str(parent[-1]) if parent else "", words, model_at(parent, self._root), unit_of(key))
             return replace(found.problem, help=help_)
         if len(target) > len(found.path):

@@ -9,10 +9,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from runner.config.loader import PipelineFile
 from runner.config.messages import closest
-from runner.errors import Reject, RetryLater
+from runner.errors import Problem, Reject, RetryLater
 from runner.message import Publish
+from runner.pipeline.annotations import read_signature
+from runner.pipeline.handler_styles import is_of_a_resource
 from runner.pipeline.import_problems import ImportProblem, Place
+from runner.pipeline.model import Handler, Pipeline, Producer, Subscriber
 from runner.pipeline.payload_use import definition_of
 from runner.tables import read_kind
 from runner.units import pluralize
@@ -41,6 +45,31 @@ def wrong_calls(path: str, call: Callable[..., Any]) -> Iterator[ImportProblem]:
             at = Place(function.__code__.co_filename, above + item.lineno, item.col_offset + 1, length)
             what = f'"{path}" calls {shown}() {found[0]}'
             yield ImportProblem("wrong-call", what, f"write `{found[1]}`", place=at)
+
+
+def untaken_resources(loaded: PipelineFile, pipeline: Pipeline) -> Iterator[Problem]:
+    """Warn of resources that no handler takes, where a handler has a parameter that may be meant for one."""
+    items: list[Producer | Subscriber] = [*pipeline.producers, *pipeline.subscribers]
+    handlers = [item.handler for item in items if item.handler is not None]
+    taken = {name for handler in handlers for name in handler.resources}
+    untaken = [item.name for item in pipeline.resources if item.name not in taken]
+    for name in untaken:
+        for handler in handlers:
+            free = _free_parameters(handler)
+            near = closest(name, free) or next(filter(is_of_a_resource, free if len(untaken) == 1 else ()), None)
+            if near:
+                message = f'no handler takes the resource "{name}", and "{handler.path}" has the parameter "{near}"'
+                help_ = "rename one of the two: a handler gets a resource as the parameter of its name"
+                path = ("resources", name)
+                yield loaded.problem("unused-option", path, message, help_, severity="warning", on="key")
+                break
+
+
+def _free_parameters(handler: Handler) -> list[str]:
+    """Return the parameters that keep their defaults."""
+    given = {*handler.arguments, *handler.resources, handler.payload_parameter, handler.message_parameter}
+    parameters = read_signature(handler.call).parameters.values()
+    return [item.name for item in parameters if item.default is not item.empty and item.name not in given]
 
 
 def _is_checked(value: object) -> bool:

@@ -31,7 +31,7 @@ from runner.pipeline.delays import delay_topology
 from runner.pipeline.delivery_rules import check_options, receiving_queues
 from runner.pipeline.event_names import event_of
 from runner.pipeline.flow_checks import Peer
-from runner.pipeline.handler_calls import wrong_calls
+from runner.pipeline.handler_calls import untaken_resources, wrong_calls
 from runner.pipeline.import_problems import ImportProblem
 from runner.pipeline.import_report import ImportReport
 from runner.pipeline.importer import import_callable, import_exception
@@ -113,6 +113,8 @@ def resolve(
         imported.look_again(resolver.check_statically)
     problems += _independent(imported.problems(), problems)
     has_errors = any(problem.severity == "error" for problem in problems)
+    if pipeline is not None and not has_errors:
+        problems += untaken_resources(loaded, pipeline)
     return Resolved(None if has_errors else pipeline, problems)
 
 
