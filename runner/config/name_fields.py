@@ -23,6 +23,8 @@ MAX_NAME_BYTES: Final = 255
 """The limit of AMQP. Derived names, such as those of dead-letter queues, are checked in `spec_checks`."""
 
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_MADE = re.compile(r"((?:[A-Za-z_][\w.]*:)?[A-Za-z_]\w*)\((.*)\)", re.DOTALL)
+"""An exception that is made, as in `shop:Away("no answer")`."""
 _BARE_NAME = re.compile(r"[A-Za-z_]\w*")
 _PAYLOAD_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _IMPORT_EXAMPLE = 'write "package.module:name", as in "handlers.orders:process_order"'
@@ -181,6 +183,14 @@ def _error_path(value: object) -> str:
     if not isinstance(value, str):
         help_ = 'write a name such as TimeoutError, or "package.module:Name"'
         raise spec_error("bad-import-path", f"must be an exception, not {describe(value)}", help_)
+    if made := _MADE.fullmatch(value):
+        name = made[1]
+        written = name if ":" in name or name in vars(builtins) else f"package.module:{name}"
+        help_ = f'write "{written}": it gets no arguments'
+        meant = "" if made[2].strip() or written != name else name
+        raise spec_error(
+            "bad-import-path", f"must be the class of an exception, not {quoted(value)}", help_, replacement=meant
+        )
     if not _BARE_NAME.fullmatch(value):
         return _import_path(value)
     found = getattr(builtins, value, None)

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -60,11 +61,15 @@ def _moment(value: object) -> datetime | float:
     return _time(value, "a time or a duration", f"{_EXAMPLE}, or as in 90s for a duration after the start")
 
 
-def _none_or_list(value: object) -> object:
+def _none_or_list(name: str, value: object) -> object:
+    """Return a list of messages. `name` is their key for the queue or event that they are in."""
     if value == "none":
         return ()
     if isinstance(value, dict):
-        raise spec_error("wrong-type", "must be none or a list, not a map", 'write "- " before its first key')
+        help_ = 'write "- " before its first key, or "[" and "]" around its braces'
+        if value and all(type(count) is int for count in value.values()):  # as in `handled`
+            help_ = f"write [{', '.join(f'{{{name}: {key}, times: {count}}}' for key, count in value.items())}]"
+        raise spec_error("wrong-type", "must be none or a list, not a map", help_)
     if not isinstance(value, list | tuple):
         help_ = "write none, or [{…}, {…}]"
         raise spec_error("wrong-type", f"must be none or a list, not {describe(value)}", help_)
@@ -256,7 +261,8 @@ RetriedField = Annotated[RetriedSpec, BeforeValidator(_retried, json_schema_inpu
 
 
 def _none_or(item: Any) -> BeforeValidator:
-    return BeforeValidator(_none_or_list, json_schema_input_type=Literal["none"] | tuple[item, ...])
+    name = "queue" if "queue" in item.model_fields else "to"
+    return BeforeValidator(partial(_none_or_list, name), json_schema_input_type=Literal["none"] | tuple[item, ...])
 
 
 class ExpectSpec(SpecModel):

@@ -1,4 +1,4 @@
-"""Finds calls in the source of a handler that cannot work: of loggers of `logging`, and of the runner's classes."""
+"""Finds what a handler does not do although it looks so: calls that fail, results and resources that are lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runner.pipeline.annotations import read_signature
 from runner.pipeline.handler_styles import is_of_a_resource
 from runner.pipeline.import_problems import ImportProblem, Place
 from runner.pipeline.model import Handler, Pipeline, Producer, Subscriber
-from runner.pipeline.payload_use import definition_of
+from runner.pipeline.payload_use import definition_of, own_nodes
 from runner.tables import read_kind
 from runner.units import pluralize
 
@@ -28,23 +28,10 @@ _BRACES = re.compile(r"\{[\w.!:]*\}")
 _OURS = (Publish, RetryLater, Reject)
 
 
-def wrong_calls(path: str, call: Callable[..., Any]) -> Iterator[ImportProblem]:
-    """Yield a warning for each call that fails whenever it is made."""
-    function = inspect.unwrap(call)
-    if not inspect.isfunction(function):
-        return
-    names, known = function.__code__.co_names, function.__globals__
-    used = {name: known[name] for name in names if name in known and _is_checked(known[name])}
-    if not used or (definition := definition_of(function)) is None:
-        return
-    node, above = definition
-    for item in ast.walk(node):
-        if isinstance(item, ast.Call) and (found := _wrong(item, used)) is not None:
-            shown = ast.unparse(item.func)
-            length = (item.func.end_col_offset or 0) - item.func.col_offset
-            at = Place(function.__code__.co_filename, above + item.lineno, item.col_offset + 1, length)
-            what = f'"{path}" calls {shown}() {found[0]}'
-            yield ImportProblem("wrong-call", what, f"write `{found[1]}`", place=at)
+def source_warnings(path: str, call: Callable[..., Any]) -> Iterator[ImportProblem]:
+    """Yield a warning for each line in the source of a handler that does something else than it says."""
+    yield from _wrong_calls(path, call)
+    yield from _lost_returns(path, call)
 
 
 def untaken_resources(loaded: PipelineFile, pipeline: Pipeline) -> Iterator[Problem]:
@@ -65,6 +52,42 @@ def untaken_resources(loaded: PipelineFile, pipeline: Pipeline) -> Iterator[Prob
                 break
 
 
+def _wrong_calls(path: str, call: Callable[..., Any]) -> Iterator[ImportProblem]:
+    """Yield a warning for each call that fails whenever it is made, and for each coroutine that is not awaited."""
+    function = inspect.unwrap(call)
+    if not inspect.isfunction(function):
+        return
+    names, known = function.__code__.co_names, function.__globals__
+    used = {name: known[name] for name in names if name in known and _is_checked(known[name])}
+    if not used or (definition := definition_of(function)) is None:
+        return
+    node, above = definition
+    statements = {item.value for item in ast.walk(node) if isinstance(item, ast.Expr)}
+    for item in ast.walk(node):
+        if not isinstance(item, ast.Call):
+            continue
+        found = _wrong(item, used) or (_unawaited(item, used, node) if item in statements else None)
+        if found is not None:
+            shown = ast.unparse(item.func)
+            length = (item.func.end_col_offset or 0) - item.func.col_offset
+            at = Place(function.__code__.co_filename, above + item.lineno, item.col_offset + 1, length)
+            yield ImportProblem("wrong-call", f'"{path}" calls {shown}() {found[0]}', f"write {found[1]}", place=at)
+
+
+def _lost_returns(path: str, call: Callable[..., Any]) -> Iterator[ImportProblem]:
+    """Yield a warning for each value that a generator returns: its results are what it yields."""
+    function = inspect.unwrap(call)
+    if not inspect.isgeneratorfunction(function) or (definition := definition_of(function)) is None:
+        return
+    node, above = definition
+    for item in own_nodes(node):
+        if isinstance(item, ast.Return) and item.value is not None:
+            at = Place(function.__code__.co_filename, above + item.lineno, item.col_offset + 1, len("return"))
+            value = ast.unparse(item.value)
+            what = f'"{path}" yields its results, and what it returns besides is lost'
+            yield ImportProblem("lost-result", what, f"write `yield {value}` in place of `return {value}`", place=at)
+
+
 def _free_parameters(handler: Handler) -> list[str]:
     """Return the parameters that keep their defaults."""
     given = {*handler.arguments, *handler.resources, handler.payload_parameter, handler.message_parameter}
@@ -73,7 +96,30 @@ def _free_parameters(handler: Handler) -> list[str]:
 
 
 def _is_checked(value: object) -> bool:
-    return value is logging or isinstance(value, logging.Logger) or any(value is each for each in _OURS)
+    is_logger = value is logging or isinstance(value, logging.Logger)
+    return is_logger or any(value is each for each in _OURS) or _is_asyncio(value) or inspect.iscoroutinefunction(value)
+
+
+def _is_asyncio(value: object) -> bool:
+    return inspect.ismodule(value) and value.__name__ == "asyncio"
+
+
+def _unawaited(call: ast.Call, used: Mapping[str, Any], node: ast.AST) -> tuple[str, str] | None:
+    """Return what is wrong with a call as a statement, and what to write: that of a coroutine function does nothing."""
+    match call.func:
+        case ast.Name(id=name):
+            called = used.get(name)
+        case ast.Attribute(value=ast.Name(id=name), attr=attribute) if _is_asyncio(used.get(name)):
+            called = getattr(used[name], attribute, None)
+        case _:
+            return None
+    if not inspect.iscoroutinefunction(called):
+        return None
+    meant = f"`await {ast.unparse(call)}`"
+    if isinstance(node, ast.FunctionDef):
+        returned = f" -> {ast.unparse(node.returns)}" if node.returns is not None else ""
+        meant = f'"async def {node.name}({ast.unparse(node.args)}){returned}:", and {meant} in it'
+    return "without `await`, which does nothing", meant
 
 
 def _wrong(call: ast.Call, used: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -82,7 +128,7 @@ def _wrong(call: ast.Call, used: Mapping[str, Any]) -> tuple[str, str] | None:
         case ast.Name(id=name) if isinstance(used.get(name), type):
             return _wrong_arguments(call, used[name])
         case ast.Attribute(value=ast.Name(id=name), attr=method) if method in _METHODS and name in used:
-            return _wrong_log_call(call) if not isinstance(used[name], type) else None
+            return _wrong_log_call(call) if used[name] is logging or isinstance(used[name], logging.Logger) else None
     return None
 
 
@@ -140,4 +186,4 @@ def _written(call: ast.Call, **parts: Any) -> str:
     """Return a call with other parts as it is written, with double quotes."""
     made = ast.Call(**{"func": call.func, "args": call.args, "keywords": call.keywords, **parts})
     text = ast.unparse(made)
-    return text if '"' in text else text.replace("'", '"')
+    return f"`{text}`" if '"' in text else f"`{text}`".replace("'", '"')

@@ -75,8 +75,8 @@ def without_library(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
                 options |= _option(keyword.arg, keyword.value.value)
     shown = [f"`{key}: {value}`" for key, value in options.items()]
     parts = [f"write {' and '.join(shown)} at the subscriber in place of its options"] if shown else []
-    if retries := _retries(node):
-        parts.append(retries)
+    if uses := _of_celery(node):
+        parts.append(uses)
     if node.args.args and node.args.args[0].arg == "self":
         parts.append("remove `self` from its parameters")
     return ", and ".join(parts)
@@ -103,23 +103,37 @@ def with_uses(error: ImportProblem, call: Any) -> ImportProblem:
         node for node in ast.walk(definition[0]) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == name
     ]
     if uses and error.hint.startswith("annotate it with `list[runner.Message]`"):
-        error.hint += f', and write "{name}[0].{uses[0].attr}" in place of "{name}.{uses[0].attr}", or loop over it'
-    if error.hint.startswith(f'remove "{name}"') and (retries := _retries(definition[0])):
-        error.hint += f", and {retries}"
+        error.hint += f", and loop over it: each message in it has its own .{uses[0].attr}"
+    if error.hint.startswith(f'remove "{name}"') and (of_celery := _of_celery(definition[0])):
+        error.hint += f", and {of_celery}"
     return error
 
 
-def _retries(node: ast.AST | None) -> str:
-    """Return what to write in place of a call of `self.retry` of Celery in a function, "" without one."""
-    for call in ast.walk(node) if node is not None else ():
-        if not isinstance(call, ast.Call) or ast.unparse(call.func) not in ("self.retry", "task.retry"):
-            continue
-        found = {item.arg: item.value for item in call.keywords}
-        pause = found.get("countdown")
-        after = f"{pause.value}s" if isinstance(pause, ast.Constant) and isinstance(pause.value, int) else "30s"
-        raised = f'raise RetryLater(after="{after}")'
-        return f'write `{raised}`, with "from runner import RetryLater", in place of {ast.unparse(call)}'
-    return ""
+def _of_celery(node: ast.AST | None) -> str:
+    """Return what to write in place of what a function reads and calls of a task of Celery, "" without such uses."""
+    parts, read = [], dict[str, str]()
+    for item in ast.walk(node) if node is not None else ():
+        text = ast.unparse(item) if isinstance(item, ast.Call | ast.Attribute) else ""
+        if isinstance(item, ast.Call) and text.startswith(("self.retry(", "task.retry(")):
+            pause = next((given.value for given in item.keywords if given.arg == "countdown"), None)
+            after = f"{pause.value}s" if isinstance(pause, ast.Constant) and isinstance(pause.value, int) else "30s"
+            raised = f'raise RetryLater(after="{after}")'
+            parts.append(f'write `{raised}`, with "from runner import RetryLater", in place of {text}')
+        elif text.partition(".")[2] in _OF_A_REQUEST:
+            read[text] = f"{_OF_A_REQUEST[text.partition('.')[2]]} in place of {text}"
+    if read:
+        added = 'add the parameter "message: runner.Message", with "import runner"'
+        parts.append(f"{added}, and write {' and '.join(read.values())}")
+    return ", and ".join(parts)
+
+
+_OF_A_REQUEST = {
+    "request.retries": "message.attempt - 1",
+    "request.id": "message.id",
+    "request.headers": "message.headers",
+    "request.correlation_id": "message.correlation_id",
+}
+"""What a task of Celery reads of its request, and the same of a message."""
 
 
 def hidden_parameters(path: str, call: Any, parameters: Mapping[str, inspect.Parameter]) -> ImportProblem | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dataclasses
 import glob
 import importlib
 import importlib.util
@@ -464,10 +465,12 @@ def _model(failure: Failure) -> ImportProblem | None:
 
 def as_dataclass(owner: object) -> str:
     """Return how to make a class of the user a dataclass; "" for anything else."""
-    file = getattr(sys.modules.get(getattr(owner, "__module__", "")), "__file__", None) or "/"
-    if not isinstance(owner, type) or not is_of_the_user(file):
+    module = sys.modules.get(getattr(owner, "__module__", ""))
+    if not isinstance(owner, type) or not is_of_the_user(getattr(module, "__file__", None) or "/"):
         return ""
     hint = f'put "@dataclasses.dataclass" above "class {owner.__name__}", with "import dataclasses" at the top'
+    if getattr(module, "dataclass", None) is dataclasses.dataclass:
+        hint = f'put "@dataclass" above "class {owner.__name__}"'
     fields = _fields_of(owner)
     return f"{hint}, and write its fields in place of `__init__`: {', '.join(fields)}" if fields else hint
 

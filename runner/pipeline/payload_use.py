@@ -93,13 +93,20 @@ def has_result(call: Callable[..., Any]) -> bool:
     definition = definition_of(function) if inspect.isfunction(function) and function is call else None
     if definition is None or all(_is_empty(statement) for statement in definition[0].body):  # it is not written yet
         return True
-    inner = (*_SCOPES, ast.Lambda)
-    waiting: list[ast.AST] = [*definition[0].body]
-    for node in waiting:
-        if isinstance(node, ast.Yield | ast.YieldFrom) or (isinstance(node, ast.Return) and node.value is not None):
-            return True
-        waiting += [] if isinstance(node, inner) else ast.iter_child_nodes(node)
-    return False
+    return any(
+        isinstance(node, ast.Yield | ast.YieldFrom) or (isinstance(node, ast.Return) and node.value is not None)
+        for node in own_nodes(definition[0])
+    )
+
+
+def own_nodes(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
+    """Yield what is in a function, without what is in functions and classes in it."""
+    waiting: list[ast.AST] = [*definition.body]
+    while waiting:
+        node = waiting.pop(0)
+        yield node
+        if not isinstance(node, (*_SCOPES, ast.Lambda)):
+            waiting += ast.iter_child_nodes(node)
 
 
 def _is_empty(statement: ast.stmt) -> bool:

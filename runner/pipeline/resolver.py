@@ -31,7 +31,7 @@ from runner.pipeline.delays import delay_topology
 from runner.pipeline.delivery_rules import check_options, receiving_queues
 from runner.pipeline.event_names import event_of
 from runner.pipeline.flow_checks import Peer
-from runner.pipeline.handler_calls import untaken_resources, wrong_calls
+from runner.pipeline.handler_calls import source_warnings, untaken_resources
 from runner.pipeline.import_problems import ImportProblem
 from runner.pipeline.import_report import ImportReport
 from runner.pipeline.importer import import_callable, import_exception
@@ -528,7 +528,7 @@ class _Resolver:
 
                 raise odd or with_uses(error, call) from None
             # it can be called, but may do something else than it says
-            for problem in (*([odd] if odd is not None else []), *wrong_calls(target, call)):
+            for problem in (*([odd] if odd is not None else []), *source_warnings(target, call)):
                 self._imported.note((*path, "handler"), target, problem, "warning")
             return made
 

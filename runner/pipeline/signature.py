@@ -368,7 +368,8 @@ def _check_rest(
     free = [name for name in parameters if name not in given]
     likely = [name for name in free if not is_of_a_resource(name)]
     only = likely[0] if len(likely) == 1 == len(unknown) else ""
-    meant = {name: closest(name, free) or only for name in unknown if not takes_any}
+    first = [payload] if payload is not None and payload in parameters and likely else []  # that `with:` leaves
+    meant = {name: closest(name, [*free, *first]) or only for name in unknown if not takes_any}
     for name, guess in meant.items():
         options = " or ".join(f'"{item}"' for item in ([guess] if guess else free))
         hint = f'add a parameter "{name}" to the function, or remove it from `with:`'
@@ -376,6 +377,8 @@ def _check_rest(
         problem = wrong_parameters(path, f'has no parameter "{name}", which `with:` passes', hint)
         problem.argument = name
         yield problem
+    if payload in meant.values():
+        return
     missing = [
         name
         for name, parameter in parameters.items()

@@ -1,5 +1,6 @@
 """Handlers with habits of other libraries."""
 
+import asyncio
 import json
 import logging
 
@@ -33,3 +34,21 @@ def forget(order: dict):
         return order["cents"]
 
     print(price())
+
+
+async def notify(order: dict) -> None:
+    """Notify somebody of an order."""
+
+
+async def ship_and_notify(order: dict) -> None:
+    notify(order)
+    asyncio.sleep(3)
+
+
+def ship_and_wait(order: dict) -> None:
+    notify(order)
+
+
+def lines(order: dict):
+    yield order["lines"]
+    return order["id"]
