@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,6 +43,11 @@ class Problem:
     column: int = 0
     length: int = 1
     fix: Fix | None = None
+
+
+def has_errors(problems: Iterable[Problem]) -> bool:
+    """Whether one of the problems is an error, not a warning or a notice."""
+    return any(problem.severity == "error" for problem in problems)
 
 
 class RunnerError(Exception):

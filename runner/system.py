@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from runner.config.broker_urls import parse_broker_url
 from runner.config.diagnostics import with_text
 from runner.config.messages import closest
-from runner.errors import BrokerUnavailable, InvalidUsage, PipelineInvalid, Problem
+from runner.errors import BrokerUnavailable, InvalidUsage, PipelineInvalid, Problem, has_errors
 from runner.message import Address
 from runner.operations.pipeline_files import CheckedSpec, resolve_all
 from runner.pipeline.codec import encode
@@ -129,7 +129,7 @@ def load(
         problems += unsupported_options(loaded, broker) if not is_test else ()
     problems += cross_pipeline_problems(sources, is_one_process=is_one_process)
     problems = list(dict.fromkeys(problems))  # a file that several pipelines include is reported once
-    if any(problem.severity == "error" for problem in problems):
+    if has_errors(problems):
         raise PipelineInvalid(problems)
     pipelines = tuple(source.pipeline for source in sources)
     specs = tuple((replace(source.loaded, document=None), source.spec) for source in sources)

@@ -12,7 +12,7 @@ from runner.cli import options
 from runner.cli.loader import PipelineOptions
 from runner.cli.output import echo_err, wants_color
 from runner.cli.verb import Verb
-from runner.errors import PipelineInvalid
+from runner.errors import PipelineInvalid, has_errors
 from runner.units import pluralize
 
 Style = Literal["full", "concise", "json", "github", "sarif"]
@@ -39,7 +39,7 @@ def command(chosen: PipelineOptions, style: Style, strict: bool, no_imports: boo
     if is_fixing:
         _fix(lambda: _check(chosen, imports=not no_imports)[0], style)
     problems, files = _check(chosen, imports=not no_imports)
-    is_invalid = any(problem.severity == "error" for problem in problems)
+    is_invalid = has_errors(problems)
     code = PipelineInvalid.exit_code if is_invalid else int(strict and bool(problems))
     _show(problems, style)
     if style == "full" and not code:

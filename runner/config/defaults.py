@@ -7,13 +7,13 @@ queue as the one that is made if it is not declared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from runner.config import limits
 from runner.config.document import Document, MappingNode, Node, ScalarNode, SequenceNode, child_of, text_of
 from runner.config.positions import Span
-from runner.errors import PipelineInvalid
+from runner.errors import PipelineInvalid, Problem
 
 
 def merge_defaults(documents: Sequence[Document]) -> None:
@@ -28,6 +28,20 @@ def merge_defaults(documents: Sequence[Document]) -> None:
                 _merge(document.root, defaults, queues, dead, budget)
             except PipelineInvalid as error:
                 raise PipelineInvalid([replace(item, file=str(document.path)) for item in error.problems]) from None
+
+
+def idle_defaults(documents: Sequence[Document]) -> Iterator[Problem]:
+    """Yield a warning for each default of a file that has no such items, where other files have some."""
+    for document in documents if len(documents) > 1 else ():
+        for kind in _keys(child_of(document.root, "defaults")):
+            sections = ("queues", "subscribers") if kind == "queue" else (f"{kind}s",)
+            have = [each for each in documents if any(_keys(child_of(each.root, section)) for section in sections)]
+            if have and document not in have:
+                message = f"the defaults of a file are for its own items, and this file has no {sections[0]}"
+                help_ = f"write them in {' and '.join(each.path.name for each in have[:3])}"
+                path = ("defaults", kind)
+                problem = document.problem("unused-option", path, message, help_, on="key")
+                yield replace(problem, severity="warning", file=str(document.path))
 
 
 def _dead_letter_queues(documents: Sequence[Document]) -> frozenset[str]:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from runner.config.document import Interpolated
 from runner.config.field_types import DURATION, RATE, SHARE, SIZE, TEXT
-from runner.config.messages import abbreviated, closest, describe, quoted, spec_error, typo_of
+from runner.config.messages import abbreviated, closest, describe, quoted, quoted_collection, spec_error, typo_of
 from runner.config.scalars import resolve_scalar
 from runner.config.spec_model import SpecModel
 from runner.units import format_duration, parse_duration, parse_rate, parse_share, parse_size
@@ -305,6 +305,8 @@ MessageLines = Annotated[str, BeforeValidator(_message_lines, json_schema_input_
 
 def one_or_many(value: object) -> object:
     """Return a list. One name stands for a list of one, and so does a number, whose own error says what to write."""
+    if quoted_collection(value):
+        raise spec_error("wrong-type", "this list is in quotes", "remove the quotes")
     if isinstance(value, str | bool | int | float):
         return (value,)
     if not isinstance(value, list | tuple):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from runner.config.defaults import merge_defaults
+from runner.config.defaults import idle_defaults, merge_defaults
 from runner.config.diagnostics import display_line, display_path
 from runner.config.document import Document, KeyOrValue, KeyPath, MappingNode, ScalarNode, dotted_path, walk_nodes
 from runner.config.file_kind import FileKind, detect_file_kind
@@ -24,7 +24,7 @@ from runner.config.positions import Lines, Span
 from runner.config.spec import PipelineSpec
 from runner.config.validation import self_dead_lettered, validate
 from runner.config.yaml_parser import read_text
-from runner.errors import PipelineInvalid, Problem, Severity
+from runner.errors import PipelineInvalid, Problem, Severity, has_errors
 from runner.redaction import mask_passwords
 
 _MAX_ROUNDS = 4
@@ -155,7 +155,7 @@ def mend_slips(loaded: PipelineFile, problems: Sequence[Problem] = ()) -> Pipeli
 
     Slips are looked for if the file has problems, or others were found in it: `problems`.
     """
-    if loaded.reload is None or not (loaded.problems or problems):
+    if loaded.reload is None or not has_errors((*loaded.problems, *problems)):
         return loaded
     from runner.config.foreign_files import foreign_file  # only for files with mistakes
 
@@ -202,8 +202,9 @@ def _load(
         changes = read_overlays(overlays, environ, len(included.documents), texts)
         files = [*included.files, *changes.files]
         _check_order(included.documents[0], changes.documents)
+        idle = list(idle_defaults(included.documents))
         found = merge_overlays(included.documents, changes.groups, is_only=is_only)
-        problems = [*_without_replaced(included, changes), *changes.problems, *found.certain]
+        problems = [*_without_replaced(included, changes), *changes.problems, *found.certain, *idle]
         merge_defaults(included.documents)
     except PipelineInvalid as error:
         return unreadable(path, error.problems, files)
@@ -217,7 +218,7 @@ def _load(
     if spec is not None and spec.name is None and wrong:
         problems.append(_nameless(path.stem, wrong))
     recovered = None
-    if problems and is_complete:  # the names in a missing file would be reported as unknown
+    if has_errors(problems) and is_complete:  # the names in a missing file would be reported as unknown
         from runner.config.recovery import recover_spec
 
         recovered, hidden = recover_spec(document)
@@ -227,10 +228,10 @@ def _load(
     return PipelineFile(
         path=path,
         name=name,
-        spec=None if problems else spec,
+        spec=None if has_errors(problems) else spec,
         problems=in_files(problems, files),
         document=document,
-        recovered=(recovered or spec) if problems and is_complete else None,
+        recovered=(recovered or spec) if has_errors(problems) and is_complete else None,
         files=tuple(files),
         elsewhere=tuple(found.elsewhere),
     )

@@ -21,6 +21,13 @@ def spec_error(code: str, message: str, help: str = "", **context: Any) -> Pydan
     return PydanticCustomError(code, "{message}", {"message": message, "help": help, **context})
 
 
+def quoted_collection(value: object) -> str:
+    """Return the list or the map that is written as a text in quotes, "" for other values."""
+    bare = value.strip().rstrip(",;") if isinstance(value, str) and not isinstance(value, Interpolated) else ""
+    is_list, is_map = re.fullmatch(r"\[[^\[\]{}]+\]", bare), re.fullmatch(r"\{\s*[\w-]+: [^{}]*\}", bare)
+    return bare if is_list or is_map else ""
+
+
 def describe(value: object) -> str:
     """Describe a value, as in `the text "16"` or `a list`. Interpolated values may be secret, and are not shown."""
     match value:

@@ -18,7 +18,7 @@ from runner.config.messages import closest, did_you_mean
 from runner.config.models import model_at
 from runner.config.positions import Span
 from runner.config.spec_model import SpecModel, field_keys, model_keys
-from runner.errors import Problem
+from runner.errors import Problem, Severity
 
 _PATHS: Final = (("producers", "*", "file"), ("broker", "tls", "*"), ("python_path",), ("stores", "*"))
 """Values that are paths, relative to the file that they are written in."""
@@ -127,6 +127,9 @@ class _Merge:
             self._report_unknown(section, name, span, is_removal=_is_null(item))
             return
         owner = owners[0] if owners else self._root
+        if owners and _is_empty(item) and not self._overlay.option:
+            help_ = "write `null` to remove it, or remove this line"
+            self._report(span, path, "unused-option", "nothing stands here, so nothing changes", help_, "warning")
         own_span, own = owner.root.nodes.get(section, (section_span, None))
         if isinstance(own, MappingNode):
             items = replace(own, nodes=dict(own.nodes))  # an alias may share it
@@ -187,10 +190,12 @@ class _Merge:
             help_ = 'add "pipeline: NAME" to the overlay to say which pipeline gets it'
         self._report(span, (section, name), code, _unknown(section, name), help_)
 
-    def _report(self, span: Span, path: KeyPath, code: str, message: str, help_: str) -> None:
+    def _report(
+        self, span: Span, path: KeyPath, code: str, message: str, help_: str, severity: Severity = "error"
+    ) -> None:
         dotted = ".".join(map(str, path))
-        problem = span.problem(code, message, help_, path=dotted, file=self._overlay.file)
-        (self._found.certain if self.is_certain else self._found.elsewhere).append(problem)
+        problem = span.problem(code, message, help_, path=dotted, file=self._overlay.file, severity=severity)
+        (self._found.certain if self.is_certain or severity == "warning" else self._found.elsewhere).append(problem)
 
     def _rebased(self, node: Node, path: KeyPath, owner: Document) -> Node:
         """Return a node with its paths relative to the folder of `owner`; those of a `--set` are to the current one."""

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from runner.config.document import Document, Interpolated, KeyPath, MappingNode, ScalarNode, plain_data
 from runner.config.fields import MAX_INTEGER
-from runner.config.messages import error_message
+from runner.config.messages import error_message, quoted_collection
 from runner.config.models import model_at
 from runner.config.queue_spec import QueueSpec
 from runner.config.spec import ITEM_MODELS, PipelineSpec
@@ -237,6 +237,9 @@ def _missing_key(error: _Error, document: Document, root: type[SpecModel]) -> Pr
 
 def _wrong_value(error: _Error, document: Document) -> Problem:
     path = document.existing_prefix(error.path)
+    if bare := quoted_collection(error.value):
+        message = f"this {'list' if bare[0] == '[' else 'map'} is in quotes"
+        return document.problem("wrong-type", path, message, "remove the quotes", fix=document.replacement(path, bare))
     code, message, help_ = error_message(error.type, error.context, error.value)
     if isinstance(error.value, str) and (variable := _BARE_VARIABLE.fullmatch(error.value)):
         help_ = f'write "${{{variable[1]}}}" for the value of a variable'
@@ -267,10 +270,8 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
         help_ = known or help_
     if error.context.get("is_quoting") and not known and _NUMBER.fullmatch(source_text):
         replacement = f'"{source_text}"'
-    if replacement:
-        fix = (
-            document.replacement(path, replacement) if path == error.path or len(error.path) == len(path) + 1 else None
-        )
+    if replacement and len(error.path) - len(path) in (0, 1):
+        fix = document.replacement(path, replacement)
     if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # the error is in the key itself
         return document.problem(code, path[:-1], message, help_, at=path, on="key")
     return document.problem(code, path, message, help_, fix=fix)

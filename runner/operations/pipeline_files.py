@@ -11,7 +11,7 @@ from pathlib import Path
 from runner.config.loader import PipelineFile, load_all
 from runner.config.overlays import Overlay
 from runner.config.spec import PipelineSpec
-from runner.errors import PipelineInvalid, Problem
+from runner.errors import PipelineInvalid, Problem, has_errors
 from runner.pipeline.flow_checks import peers
 from runner.pipeline.module_search import ModuleSearch, module_searches
 from runner.pipeline.resolver import Resolved, resolve
@@ -40,7 +40,7 @@ def read_specs(
         problems += check_names(loaded, together)[1]
         if loaded.spec is not None:
             found.append((loaded, loaded.spec))
-    if any(problem.severity == "error" for problem in problems):
+    if has_errors(problems):
         raise PipelineInvalid(list(dict.fromkeys(problems)))  # those of an overlay are found in each pipeline
     return found
 

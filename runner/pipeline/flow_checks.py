@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from runner.config.loader import PipelineFile
@@ -11,6 +12,7 @@ from runner.config.spec import PipelineSpec
 from runner.config.target_spec import target_names
 from runner.errors import Problem
 from runner.message import Address
+from runner.pipeline.model import HTTP_TIMEOUT_S
 from runner.pipeline.topic_patterns import is_pattern, matches
 from runner.pipeline.topology import BUILT_IN_EXCHANGES
 from runner.pipeline.topology_builder import (
@@ -20,6 +22,7 @@ from runner.pipeline.topology_builder import (
     event_sources,
     reads_queue,
 )
+from runner.units import format_duration
 
 
 class Peer(NamedTuple):
@@ -79,7 +82,7 @@ def _unread_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[
 
 
 def _unanswered_calls(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
-    """Warn of calls by HTTP whose subscribers are known, and do not answer."""
+    """Warn of calls by HTTP whose subscribers are known, and do not answer, or too late."""
     subscribers = [pair for peer in together for pair in peer.spec.subscribers.items()]
     for name, producer in spec.producers.items():
         target = producer.to[0].name
@@ -90,6 +93,14 @@ def _unanswered_calls(loaded: PipelineFile, spec: PipelineSpec, together: Sequen
             help_text = f'add `reply: true` to the subscriber "{able}", or remove it here' if able else "remove it here"
             path = ("producers", name, "reply")
             yield loaded.problem("unanswered-call", path, message, help_text, severity="warning")
+        waits = HTTP_TIMEOUT_S if producer.timeout is None else producer.timeout
+        for subscriber, item in asked if producer.reply else []:
+            if item.answers and (item.timeout or 0) > waits:
+                taken = format_duration(item.timeout or 0)
+                message = f'a POST waits {format_duration(waits)} for the answer, and "{subscriber}" may take {taken}'
+                help_text = f'write `timeout: {taken}` or more here, or a shorter timeout at "{subscriber}"'
+                path = ("producers", name, "reply" if producer.timeout is None else "timeout")
+                yield loaded.problem("unanswered-call", path, message, help_text, severity="warning")
 
 
 def _idle_events(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
@@ -102,6 +113,8 @@ def _idle_events(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Pe
         if name in unheard and event.unheard != "ignore":
             message = f'event "{name}" has no subscriber'
             help_text = "publishing it fails while no queue gets it: add a subscriber, or write `unheard: ignore`"
+            if meant := _meant_by(name, together, published):
+                help_text = meant
             yield loaded.problem("unheard-event", path, message, help_text, severity="warning", on="key")
         elif name not in unheard and address not in published and publishes:
             help_text = "add it to a `to:`, or ignore this if a handler or another program publishes it"
@@ -109,6 +122,23 @@ def _idle_events(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Pe
                 help_text = f'did you mean "{guess}", which has no subscriber? write the same name in both places'
             message = f'event "{name}" has no publisher'
             yield loaded.problem("unpublished-event", path, message, help_text, severity="warning", on="key")
+
+
+def _meant_by(name: str, together: Sequence[Peer], published: Set[Address]) -> str:
+    """Return the help for an event that a subscriber of another name, or of a pattern, may be meant to hear; or ""."""
+    names = [(peer, event) for peer in together for event in peer.spec.events if event != name]
+    idle = {event: peer for peer, event in names if event_address(event, peer.spec.events[event]) not in published}
+    if guess := typo_of(name, idle):
+        where = "" if name in idle[guess].spec.events else f" of {idle[guess].name}"
+        return f'did you mean "{guess}"{where}, which has no publisher? write the same name in both places'
+    for peer in together:
+        for subscriber, item in peer.spec.subscribers.items():
+            for pattern in item.from_:
+                wide = re.sub(r"\*(?:\.\*)*", "#", pattern)
+                if wide != pattern and matches(wide, name):
+                    was = f'the "{pattern}" of "{subscriber}", whose * is one word'
+                    return f'write "{wide}" for {was}, or add a subscriber'
+    return ""
 
 
 def _targets(spec: PipelineSpec) -> Iterator[str]:

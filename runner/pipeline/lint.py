@@ -16,6 +16,7 @@ from runner.config.queue_spec import QueueSpec
 from runner.config.spec import PipelineSpec
 from runner.errors import Problem
 from runner.pipeline.flow_checks import Peer, flow_warnings
+from runner.pipeline.topic_patterns import is_pattern
 from runner.pipeline.topology import BUILT_IN_EXCHANGES
 from runner.pipeline.topology_builder import (
     DEFAULT_EXCHANGE,
@@ -52,7 +53,7 @@ def lint_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[P
         *_frequent_crons(loaded, spec),
         *_undeclared_exchanges(loaded, spec, together),
         *flow_warnings(loaded, spec, together),
-        *_empty_keys(loaded, spec),
+        *_idle_keys(loaded, spec),
         *_cut_values(loaded),
         *_dropped_failures(loaded, spec),
         *_lost_dead_letters(loaded, spec),
@@ -145,14 +146,18 @@ def _type_of(spec: PipelineSpec, exchange: str) -> str:
     return known.type if known.declare or "type" in known.model_fields_set else ""
 
 
-def _empty_keys(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    """Warn of bindings that match only messages with an empty routing key."""
+def _idle_keys(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of bindings whose key is empty, or a pattern at an exchange that knows none: they match no usual message."""
     for name, queue in spec.queues.items():
         for index, bind in enumerate(queue.bind):
             kind = _type_of(spec, bind.exchange)
+            path: KeyPath = ("queues", name, "bind", index, "key")
+            if kind == "direct" and is_pattern(bind.key or ""):
+                message = f'"{bind.exchange}" is a direct exchange, where * and # stand for themselves'
+                help_text = f"write `{bind.exchange}: topic` under `exchanges:`, or the whole key"
+                yield loaded.problem("unmatched-pattern", path, message, help_text, severity="warning")
             if bind.key or kind not in ("topic", "direct"):
                 continue
-            path: KeyPath = ("queues", name, "bind", index, "key")
             message = (
                 f'the binding to the {kind} exchange "{bind.exchange}" has no key: it matches only an empty routing key'
             )
@@ -177,7 +182,7 @@ def _cut_values(loaded: PipelineFile) -> Iterator[Problem]:
 
 
 def _is_key_of_a_binding(path: KeyPath, node: ScalarNode) -> bool:
-    """Whether an empty key of a binding has been reported by `_empty_keys`."""
+    """Whether an empty key of a binding has been reported by `_idle_keys`."""
     return node.value is None and path[2:3] == ("bind",)
 
 
@@ -274,16 +279,19 @@ def _long_timeouts(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem
 
 
 def _short_grace(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    """Warn of attempts that may take longer than a stop waits for them."""
-    grace = spec.shutdown.grace
-    is_set = "grace" in spec.shutdown.model_fields_set
-    for name, subscriber in spec.subscribers.items():
-        if subscriber.timeout is not None and subscriber.timeout > grace:
-            taken, given = format_duration(subscriber.timeout), format_duration(grace)
-            message = f'a stop waits {given} for handlers, and the timeout of "{name}" is {taken}'
-            path = ("shutdown", "grace") if is_set else ("subscribers", name, "timeout")
-            help_text = f"write `shutdown: {{grace: {taken}}}` to let them finish, or a shorter timeout"
-            yield loaded.problem("short-grace", path, message, help_text, severity="warning")
+    """Warn of attempts that may take longer than a stop waits for them: once for each place where that is written."""
+    grace, is_set = spec.shutdown.grace, "grace" in spec.shutdown.model_fields_set
+    timeouts = {name: item.timeout or 0 for name, item in spec.subscribers.items() if (item.timeout or 0) > grace}
+    longest = max(timeouts.values(), default=0)
+    found = dict[tuple[str, int, int], Problem]()
+    for name, timeout in sorted(timeouts.items(), key=lambda item: item[1] != longest):
+        taken = format_duration(timeout)
+        message = f'a stop waits {format_duration(grace)} for handlers, and the timeout of "{name}" is {taken}'
+        path = ("shutdown", "grace") if is_set else ("subscribers", name, "timeout")
+        help_text = f"write `shutdown: {{grace: {format_duration(longest)}}}` to let them finish, or a shorter timeout"
+        problem = loaded.problem("short-grace", path, message, help_text, severity="warning")
+        found.setdefault((problem.file, problem.line, problem.column), problem)
+    yield from found.values()
 
 
 def _low_prefetch(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ from runner.config.spec import PipelineSpec
 from runner.config.store_urls import SQLITE
 from runner.config.subscriber_spec import DedupeSpec, RetrySpec, SubscriberSpec, TripSpec
 from runner.config.target_spec import TargetSpec
-from runner.errors import Problem
+from runner.errors import Problem, has_errors
 from runner.message import Address, Message
 from runner.outcome import RetryPolicy, TripPolicy
 from runner.pipeline import codec, topology_builder
@@ -112,10 +112,10 @@ def resolve(
     elif imported.has_failures:
         imported.look_again(resolver.check_statically)
     problems += _independent(imported.problems(), problems)
-    has_errors = any(problem.severity == "error" for problem in problems)
-    if pipeline is not None and not has_errors:
+    is_invalid = has_errors(problems)
+    if pipeline is not None and not is_invalid:
         problems += untaken_resources(loaded, pipeline)
-    return Resolved(None if has_errors else pipeline, problems)
+    return Resolved(None if is_invalid else pipeline, problems)
 
 
 def _independent(found: Sequence[Problem], earlier: Sequence[Problem]) -> list[Problem]:
@@ -153,7 +153,7 @@ class _Resolver:
         found_subscribers = (self._subscriber(name, destinations) for name in self._spec.subscribers if handlers)
         producers = tuple(found for found in found_producers if found)
         subscribers = tuple(found for found in found_subscribers if found)
-        if any(problem.severity == "error" for problem in [*self._problems, *self._imported.problems()]):
+        if has_errors([*self._problems, *self._imported.problems()]):
             return None
         spec, name = self._spec, self._loaded.name
         return Pipeline(
@@ -424,7 +424,7 @@ class _Resolver:
         self._check_publishing(path, spec, handler)
         if handler.kind in ("function", "coroutine"):
             schemas = {target.name: self._schemas[target.name] for target in spec.to if target.name in self._schemas}
-            for mismatch in result_mismatches(handler.path, result_annotation(handler), schemas):
+            for mismatch in result_mismatches(handler.path, result_annotation(handler), schemas, self._schemas):
                 self._note("schema-mismatch", (*path, "to"), *mismatch)
         result = returned_value(handler)
         item = ".".join(map(str, path))

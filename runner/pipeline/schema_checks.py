@@ -55,8 +55,13 @@ def event_mismatches(queue: str, schema: Any, events: Mapping[str, Any]) -> Iter
             yield message, f'remove "schema:" from queue "{queue}": each event is checked by its own'
 
 
-def result_mismatches(path: str, annotation: Any, schemas: Mapping[str, Any]) -> Iterator[SchemaMismatch]:
-    """Yield a mismatch for each destination whose schema refuses a kind of result that a handler may return."""
+def result_mismatches(
+    path: str, annotation: Any, schemas: Mapping[str, Any], others: Mapping[str, Any]
+) -> Iterator[SchemaMismatch]:
+    """Yield a mismatch for each destination whose schema refuses a kind of result that a handler may return.
+
+    `schemas` are those of its destinations, `others` those of all queues and events.
+    """
     union = get_origin(annotation) in (Union, UnionType)
     kinds = [kind for kind in (get_args(annotation) if union else [annotation]) if kind not in (None, NoneType)]
     for name, schema in schemas.items():
@@ -72,7 +77,11 @@ def result_mismatches(path: str, annotation: Any, schemas: Mapping[str, Any]) ->
                 if missing := [key for key in needed if known is not None and key not in known]:
                     lack = f'{_name(kind)}, which has no "{missing[0]}"'
                     message = f'"{path}" may return {lack}, and "{name}" takes {_name(schema)}'
-                    yield message, 'return `Publish(value, to="NAME")` to choose the destination of each result'
+                    fitting = [other for other, taken in others.items() if taken is kind and other not in schemas]
+                    hint = 'return `Publish(value, to="NAME")` to choose the destination of each result'
+                    if len(fitting) == 1 and len(kinds) == 1:
+                        hint = f'write "{fitting[0]}", which takes {_name(kind)}'
+                    yield message, hint
 
 
 def path_mismatches(

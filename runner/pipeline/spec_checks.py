@@ -18,7 +18,7 @@ from runner.config.recovery import UNKNOWN
 from runner.config.spec import PipelineSpec
 from runner.config.store_urls import REDIS, SQLITE
 from runner.config.target_spec import target_names
-from runner.errors import Problem, Severity
+from runner.errors import Problem, Severity, has_errors
 from runner.outcome import MAX_DELAY_S
 from runner.pipeline.body_encoding import ZSTD
 from runner.pipeline.delays import arrival_name
@@ -53,7 +53,7 @@ def check_names(loaded: PipelineFile, together: Sequence[Peer] | None = None) ->
     for _ in range(2):
         spec = loaded.spec or loaded.recovered
         found = check_spec(loaded, spec, together) if spec is not None else []
-        mended = mend_slips(loaded, found) if any(problem.severity == "error" for problem in found) else loaded
+        mended = mend_slips(loaded, found) if has_errors(found) else loaded
         if mended is loaded:
             break
         loaded = mended
@@ -123,7 +123,8 @@ def _streams(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
         if reads_stream(spec, subscriber):
             if subscriber.batch is not None:
                 message = f'"{subscriber.from_[0]}" is a stream, whose messages are handled one by one'
-                yield loaded.problem("conflicting-options", (*path, "batch"), message, "remove it")
+                help_text = "remove it, and let the handler take one message in place of a list"
+                yield loaded.problem("conflicting-options", (*path, "batch"), message, help_text)
         elif subscriber.offset is not None and subscriber.from_[0] in {*spec.queues, *spec.events}:
             message = f'"{subscriber.from_[0]}" is not a stream, and only a stream has offsets'
             help_text = "remove it, or write `type: stream` in the queue"

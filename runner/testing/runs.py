@@ -103,8 +103,14 @@ class _Run:
                 self._advance_to(self._case.run_for)
         except RunnerError as error:
             yield self._failure(() if self._case.run_for is None else ("run_for",), error)
+        waiting = [
+            producer.name for pipeline in self._engine.pipelines for producer in pipeline.producers if producer.schedule
+        ]
+        help_ = f'"{waiting[0]}" waits for its time: add `run_for:`, as in `run_for: 24h`' if waiting else ""
+        help_ = "" if self._case.run_for is not None else help_
         comparison = Comparison(self._file, self._path, self._engine.records, self.start)
-        yield from comparison.failures(self._case.expect)
+        for failure in comparison.failures(self._case.expect):
+            yield replace(failure, problem=replace(failure.problem, help=help_)) if not failure.story else failure
 
     def _publishing(self, message: PublishSpec) -> Coroutine[Any, Any, object]:
         """Return the publication of a message; an answer is not waited for."""

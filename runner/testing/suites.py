@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.config.document import KeyPath, MappingNode, Node, ScalarNode, dotted_path, walk_nodes
+from runner.config.document import KeyPath, MappingNode, Node, ScalarNode, dotted_path, text_of, walk_nodes
 from runner.config.loader import PipelineFile
-from runner.config.messages import did_you_mean
+from runner.config.messages import did_you_mean, quoted
 from runner.config.overlays import Overlay
 from runner.config.suite_loader import SuiteFile, read_suite
 from runner.config.suite_spec import CaseSpec, SuiteSpec
 from runner.config.validation import document_data
-from runner.errors import PipelineInvalid, Problem
+from runner.errors import PipelineInvalid, Problem, has_errors
 from runner.pipeline.import_report import ImportReport
 from runner.pipeline.importer import import_callable, import_exception
 from runner.pipeline.module_search import ModuleSearch, module_searches
@@ -92,7 +92,7 @@ def load_suite(path: Path, overlays: Sequence[Overlay] = ()) -> Suite:
                 problems += _problems(read, system)
     except PipelineInvalid as invalid:
         problems += (_placed(read.file, problem) for problem in invalid.problems)
-    if read.spec is None or system is None or any(problem.severity == "error" for problem in problems):
+    if read.spec is None or system is None or has_errors(problems):
         raise PipelineInvalid(problems)
     return Suite(read.file, read.spec, system, tuple(overlays))
 
@@ -156,6 +156,9 @@ def _unknown_names(file: PipelineFile, system: System) -> Iterator[Problem]:
             if name not in known[kind]:
                 words = [*known[kind], *(["resources"] if shape == _REPLACE else [])]
                 message, help_ = f'no {kind} is called "{name}"', did_you_mean(name, words)
+                if shape == _REPLACE and name in known["resource"]:
+                    stand_in = text_of(node.nodes[name][1]) if isinstance(node, MappingNode) else ""
+                    help_ = f'"{name}" is a resource: write `resources: {{{name}: {quoted(stand_in or "…")}}}`'
                 yield file.problem("unknown-name", at, message, help_, on="key" if shape in _KEYS else "value")
 
 

@@ -290,10 +290,12 @@ def trailing_signs(source: Source) -> Iterator[Slip]:
     for line in source.lines:
         text, end = unquoted(line.value), line.value_end
         is_twice = line.key and text[-1:] in ("]", "}") and _closing(text[:-2]) == text[-2:-1] != ""
-        sign = line.value[-1:] if len(line.value) > 1 and (is_twice or line.value[0] not in "[{|>!") else ""
+        is_closed = text[-1:] in (",", ";") and text[-2:-1] in ("]", "}") and _closing(text[:-1]) == ""
+        is_ended = is_twice or is_closed or line.value[:1] not in ("[", "{", "|", ">", "!")
+        sign = line.value[-1:] if len(line.value) > 1 and is_ended else ""
         is_value = line.key and line.key not in SECTIONS and not model_keys(model_at(line.path))
         is_half_quoted = sign in ('"', "'") and line.value.count(sign) == 1 and line.key not in LISTS
-        if not sign or source.is_free(line) or not source.is_wrong(line):
+        if not sign or (source.is_free(line) and not is_closed) or not source.is_wrong(line):
             continue
         if is_half_quoted:
             yield replaced(line, end - 1, end, "", "this quote is not opened", f"remove the {sign}")

@@ -242,6 +242,19 @@ def test_coverage_lists_what_no_test_reaches(run: Run) -> None:
     ]
 
 
+def test_a_schedule_that_was_not_waited_for_is_named(run: Run) -> None:
+    """Without `run_for` no time passes for schedules, and neither the cron line nor its zone is wrong."""
+    result = run(
+        """
+  a reminder comes at six:
+    now: 2026-01-15T00:00:00Z
+    expect: {published: [{to: order.shipped, at: "2026-01-15T06:00:00Z"}]}
+"""
+    )
+    assert result.exit_code == 1
+    assert 'help: "remind" waits for its time: add `run_for:`, as in `run_for: 24h`' in result.output
+
+
 def test_fail_under_compares_the_coverage(run: Run) -> None:
     """What is exactly reached passes."""
     assert run(PASSES, "--fail-under", "50").exit_code == 0

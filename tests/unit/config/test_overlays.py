@@ -159,7 +159,10 @@ def test_paths_in_an_overlay_are_relative_to_it() -> None:
 
 
 def test_an_empty_value_changes_nothing_and_adds_a_queue_as_in_a_pipeline() -> None:
-    changed = spec("queues:\n  orders:\n  audit:\nsubscribers:\n  # ship: {concurrency: 2}\nbroker:\n")
+    loaded = read("queues:\n  orders:\n  audit:\nsubscribers:\n  # ship: {concurrency: 2}\nbroker:\n")
+    assert [(problem.severity, problem.path) for problem in loaded.problems] == [("warning", "queues.orders")]
+    changed = loaded.spec
+    assert changed is not None
     assert (changed.queues["orders"].max_length, list(changed.queues)) == (5, ["orders", "audit"])
     assert len(changed.subscribers) == 2
 

@@ -133,6 +133,12 @@ def test_an_unknown_time_zone_is_told_with_the_one_that_was_meant(name: str, hel
     assert help_ is None or found.help == help_
 
 
+def test_a_machine_without_its_own_time_zones_has_all_of_them() -> None:
+    """Some images have no list of time zones, and Debian 13 keeps the old names in a package of their own."""
+    code = "from zoneinfo import ZoneInfo; [ZoneInfo(name) for name in ('Europe/Berlin', 'EST', 'US/Eastern')]"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONTZPATH": ""})
+
+
 def test_a_machine_without_time_zones_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name may be right; it is the machine that lacks something."""
     monkeypatch.setattr(schedule_fields, "available_timezones", lambda: set[str]())

@@ -21,3 +21,7 @@ def split(order: dict) -> list[Line]:
 
 def reserve(order: dict) -> Reserved | Short:
     return Reserved(shelf="A") if order["number"] else Short(missing=1)
+
+
+def set_aside(order: dict) -> Reserved:
+    return Reserved(shelf=order["article"])
