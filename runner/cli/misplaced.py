@@ -139,6 +139,14 @@ _NO_PATHS: Rules = {
     "a broker": lambda at: re.match(r"\w+://", at.name) and at.line(end=["--broker", at.name]),
     "a setting": lambda at: "=" in at.name and _with_setting(at),
     "a test of a file": lambda at: re.match(".+::.", at.name) and "only" in at.parameters and _with_test(at),
+    "a path as the value of the option before it": lambda at: (
+        is_pipeline(at.last)
+        and not getattr(at.own.get(at.option), "is_flag", True)
+        and (
+            f"{at.option} has {at.last} as its value",
+            Rewrite([*at.before[:-2], at.last, at.option, at.name, *at.after]),
+        )
+    ),
     "a name before its pipeline": lambda at: (
         _is_before_its_pipeline(at) and (f'the path of a pipeline comes before "{at.name}"', _with_pipeline(at))
     ),

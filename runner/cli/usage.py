@@ -47,6 +47,9 @@ _DRY = ("--dry-run", "--check", "--plan", "--simulate", "--diff")
 _SELECTS = {"--yes", "--body"}
 """Options of commands that change many messages: an option that is not known may be a filter, and is not left out."""
 
+_FILTERS = {"--id", "--error", "--older-than", "--event", "--header", "--body", "--all"}
+"""Options that choose dead letters: one of them is needed to change many without a question."""
+
 _PORT = "for the broker, write it in the URL: --broker amqp://HOST:{0}; for HTTP, --http 127.0.0.1:{0}"
 
 _MAX_STEPS = 8
@@ -228,6 +231,8 @@ def _as_option(at: Wrong, meant: str) -> Rewrite:
     if meant == "--json" and at.value:
         after = f" > {shlex.quote(at.value)}" if "." in at.value else ""
         return at.line(meant, after=after) if "json" in at.value.lower() else at.line(before=LEFT_OUT)
+    if meant == "--yes" and "--all" in at.own and not _FILTERS & {item.partition("=")[0] for item in at.words}:
+        meant = "--yes --all"
     given, kept = ("", at.kept) if is_pipeline(at.value) and meant != "--overlay" else (at.value, [])
     value = _TAKEN.get(meant, str)(given)
     option, _, setting = meant.partition(" ")
@@ -484,6 +489,9 @@ _TOO_MUCH: Rules = {
     ),
     "a reason without its option": lambda at: (
         at.name and "--reason" in at.own and "--reason" not in at.words and at.line(end=["--reason", at.name])
+    ),
+    "a file for the output": lambda at: (
+        "--output" in at.own and at.name.endswith(".json") and at.line("--output", at.name)
     ),
     "no arguments": lambda at: (
         at.name

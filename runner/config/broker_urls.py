@@ -81,7 +81,9 @@ def _with_quoted_login(text: str) -> str:
 def _check_end(parts: SplitResult) -> None:
     """Refuse a query and a fragment. aio-pika accepts some queries, and reads `no_verify_ssl=false` as true."""
     if "@" in parts.path + parts.query + parts.fragment:
-        raise ValueError("write special characters of the user or password as %XX: / is %2F, # is %23, ? is %3F")
+        raise ValueError(
+            "write special characters of the user or password as %XX: @ is %40, / is %2F, # is %23, ? is %3F"
+        )
     if parts.query:
         names = ", ".join(f'"{pair.partition("=")[0]}"' for pair in parts.query.split("&"))
         raise ValueError(f"query parameters in the broker's URL are not supported: {names}")

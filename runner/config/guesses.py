@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote, unquote
 
 from runner.config.messages import closest
 
@@ -294,6 +295,8 @@ def broker(text: str) -> tuple[str, str]:
     if not separator and closest(text, ["memory"]):
         return "memory", ""
     scheme = closest(scheme, ["amqp", "amqps"]) or scheme
+    if login := re.fullmatch(r"([^:@/]+):(.*[/?#].*)@([^@/?#]+(?:/[^@/?#]*)?)", rest):  # a password as it is
+        rest = f"{login[1]}:{quote(unquote(login[2]), safe='')}@{login[3]}"
     if separator and not _SCHEMES.fullmatch(scheme):
         hint = "the runner speaks AMQP 0-9-1, as RabbitMQ does: write amqp://host:5672/vhost"
         return "", hint if "sql" not in scheme else "write file:PATH, such as file:data/shop.queue"

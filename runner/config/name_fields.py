@@ -235,7 +235,9 @@ def url_help(value: str) -> tuple[str, str]:
         if " before its host" not in str(error):
             hint = ""
     if meant and meant != value:
-        return f'write "{mask_passwords(meant)}"', "" if "@" in meant else meant
+        shown = mask_passwords(meant)
+        yours = ", with your password in place of ***" if shown != meant else ""
+        return f'write "{shown}"{yours}', "" if "@" in meant else meant
     return hint or f"write {'file:data/shop.queue' if value.startswith('file:') else EXAMPLE_URL}", ""
 
 

@@ -78,6 +78,9 @@ def parse_condition(text: str) -> Condition:
         is_and = re.search(r"\band\b|&", text, re.IGNORECASE) is not None
         why = 'there is no "and": each one alone lets it fail' if is_and else "each has its own option"
         raise ValueError(f'"{text}" is {len(parts)} conditions, and {why}: write {each}')
+    if text.rpartition(":")[2].strip() in _VALUES:
+        why = "without quotes, the shell takes what follows a > as the name of a file"
+        raise ValueError(f"\"{text}\" has no comparison, as in '{text}>0': {why}")
     if found is None:
         raise ValueError(f'"{text}" is not a condition: write a name, a comparison and a limit, {_EXAMPLES}')
     name, sign = found["name"], found["sign"]

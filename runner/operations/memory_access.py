@@ -117,6 +117,15 @@ class FileAccess(MemoryAccess):
         await self._own.written()
         return await super().depth(queue)
 
+    @asynccontextmanager
+    async def read(self, queue: str, window: int = 1) -> AsyncIterator[MemoryBrowser]:
+        """See `QueueAccess.read`. What was read and not removed is in the file, where the next reader finds it."""
+        try:
+            async with super().read(queue, window) as browser:
+                yield browser
+        finally:
+            self._own.file.look_again()
+
     async def open(self) -> None:
         """Open the file. Raises BrokerUnavailable."""
         await self._own.connect()

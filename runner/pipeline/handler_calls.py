@@ -7,6 +7,7 @@ import inspect
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
 from typing import Any
 
 from runner.config.loader import PipelineFile
@@ -30,8 +31,10 @@ _OURS = (Publish, RetryLater, Reject)
 
 def source_warnings(path: str, call: Callable[..., Any]) -> Iterator[ImportProblem]:
     """Yield a warning for each line in the source of a handler that does something else than it says."""
-    yield from _wrong_calls(path, call)
-    yield from _lost_returns(path, call)
+    function = inspect.unwrap(call)
+    if inspect.isfunction(function):  # not a method, a class or a partial
+        yield from _wrong_calls(path, function)
+        yield from _lost_returns(path, function)
 
 
 def untaken_resources(loaded: PipelineFile, pipeline: Pipeline) -> Iterator[Problem]:
@@ -52,11 +55,8 @@ def untaken_resources(loaded: PipelineFile, pipeline: Pipeline) -> Iterator[Prob
                 break
 
 
-def _wrong_calls(path: str, call: Callable[..., Any]) -> Iterator[ImportProblem]:
+def _wrong_calls(path: str, function: FunctionType) -> Iterator[ImportProblem]:
     """Yield a warning for each call that fails whenever it is made, and for each coroutine that is not awaited."""
-    function = inspect.unwrap(call)
-    if not inspect.isfunction(function):
-        return
     names, known = function.__code__.co_names, function.__globals__
     used = {name: known[name] for name in names if name in known and _is_checked(known[name])}
     if not used or (definition := definition_of(function)) is None:
@@ -74,9 +74,8 @@ def _wrong_calls(path: str, call: Callable[..., Any]) -> Iterator[ImportProblem]
             yield ImportProblem("wrong-call", f'"{path}" calls {shown}() {found[0]}', f"write {found[1]}", place=at)
 
 
-def _lost_returns(path: str, call: Callable[..., Any]) -> Iterator[ImportProblem]:
+def _lost_returns(path: str, function: FunctionType) -> Iterator[ImportProblem]:
     """Yield a warning for each value that a generator returns: its results are what it yields."""
-    function = inspect.unwrap(call)
     if not inspect.isgeneratorfunction(function) or (definition := definition_of(function)) is None:
         return
     node, above = definition

@@ -344,6 +344,10 @@ class FileBroker(MemoryBroker):
             if found != known:
                 raise OSError(f"{name} was replaced by another file while it was in use")
 
+    def look_again(self) -> None:
+        """Read the queues of another process again when one is asked for, even if the file has not changed."""
+        self._data_version = -1
+
     def _refresh(self) -> None:
         store = self.store
         version = store.rows("PRAGMA data_version")[0][0]

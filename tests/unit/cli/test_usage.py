@@ -232,7 +232,18 @@ REWRITTEN = [
         '"runner up" has no option --url',
         "up pipeline.yaml --broker amqp://localhost",
     ),
-    ("dead drop pipeline.yaml -y", '"runner dead drop" has no option -y', "dead drop pipeline.yaml --yes"),
+    ("dead drop pipeline.yaml -y", '"runner dead drop" has no option -y', "dead drop pipeline.yaml --yes --all"),
+    (
+        "dead drop pipeline.yaml --id 3fa6 -y",
+        '"runner dead drop" has no option -y',
+        "dead drop pipeline.yaml --id 3fa6 --yes",
+    ),
+    ("schema pipeline.json", "runner schema has more arguments than it takes", "schema --output pipeline.json"),
+    (
+        "apply --recreate pipeline.yaml orders",
+        "--recreate has pipeline.yaml as its value",
+        "apply pipeline.yaml --recreate orders",
+    ),
     (
         "up .env pipeline.yaml",
         'PATH...: ".env" is a file of variables, not a pipeline',

@@ -31,7 +31,7 @@ def test_a_condition_is_a_name_a_comparison_and_a_limit(text: str, expected: tup
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("dead", "is not a condition: write a name, a comparison and a limit, as in 'dead>0'"),
+        ("dead", "has no comparison, as in 'dead>0': without quotes"),
         ("dead > ", "is not a condition"),
         ("deaf>0", 'did you mean "dead"?'),
         ("weight>0", "use one of ready, unacked, consumers, in, out, age, failed, paused, dead"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from runner.errors import BrokerUnavailable
 from runner.message import Address, Envelope
-from runner.operations.memory_access import MemoryAccess
+from runner.operations.memory_access import FileAccess, MemoryAccess
 from runner.pipeline.topology import Queue, Topology
 from runner.transports.base import Delivery, SubscriptionOptions
+from runner.transports.file import FileBroker, FileTransport
 from runner.transports.memory import MemoryTransport
 
 
@@ -68,3 +71,20 @@ async def test_a_missing_queue_is_an_error() -> None:
     with pytest.raises(BrokerUnavailable, match='there is no queue "other"'):
         async with access.read("other"):
             pass
+
+
+async def test_a_queue_in_a_file_is_read_as_often_as_one_wants(tmp_path: Path) -> None:
+    """Nobody else changes the file in between."""
+    owner = FileTransport(FileBroker(tmp_path / "q"))
+    await owner.connect()
+    await owner.declare(Topology(queues=(Queue("q"),)))
+    for body in "abc":
+        await owner.publish(Address("", "q"), Envelope(body.encode()))
+    await owner.close()
+    access = FileAccess(tmp_path / "q", lambda _: None)
+    await access.open()
+    assert [await seen(access), await seen(access, "b")] == [["a", "b", "c"]] * 2
+    depth = await access.depth("q")
+    assert depth is not None
+    assert (depth.messages, await seen(access)) == (2, ["a", "c"])
+    await access.close()
