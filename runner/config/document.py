@@ -226,6 +226,11 @@ def child_of(node: Node | None, key: str) -> Node | None:
     return node.nodes[key][1] if isinstance(node, MappingNode) and key in node.nodes else None
 
 
+def is_empty(node: Node) -> bool:
+    """Whether there is nothing after a key."""
+    return isinstance(node, ScalarNode) and node.value is None and node.start == node.end
+
+
 def text_of(node: Node | None) -> str:
     """Return the text of a node, "" if it is none."""
     return node.value if isinstance(node, ScalarNode) and isinstance(node.value, str) else ""

@@ -181,10 +181,10 @@ def import_path(text: str) -> tuple[str, str]:
         name = made[3] or "handler"
         if made[3] or not made[2].endswith("()"):
             return "", f'add `{name} = {made[2]}` to the module, and write "{made[1]}:{name}"'
-    called = re.sub(r"\(\s*\)$|[\"']", "", _bare_path(text))
+    called = re.sub(r"\(\s*\)$|[\"']|[\]})]$", "", _bare_path(text))
     if outside := re.fullmatch(r"((?:/|\.\./)\S*)/(\w+)(?:\.py)?:(\w+)", called):
         return "", f'write "{outside[2]}:{outside[3]}", and `python_path: [{outside[1]}]` at the top of the pipeline'
-    path, colon, name = re.sub(r"\s*(?:::|->|=>|#|!|@|,)\s*", ":", called).rpartition(":")
+    path, colon, name = re.sub(r"\s*(?:::|->|=>|=|#|!|@|,)\s*", ":", called).rpartition(":")
     if not colon and called.endswith(".py"):
         return "", f'write the function as well, as in "{_module(called)}:name"'
     if not colon:

@@ -9,6 +9,7 @@ from typing import Any
 from runner.config.concepts import meaning
 from runner.config.document import KeyPath
 from runner.config.foreign_words import ForeignWord, foreign_word, normal
+from runner.config.interpolation import FREE_KEYS
 from runner.config.messages import abbreviated, is_one_slip, typo_of
 from runner.config.models import model_below
 from runner.config.proposals import place_of, refusal
@@ -65,9 +66,12 @@ def key_meant(key: str, model: type[SpecModel], free: list[str]) -> str | None:
 
 def form_of(key: str, value: object, model: type[SpecModel], free: list[str]) -> str:
     """Return the key of which one is another form, as `retries`, if its map takes the keys of a value; else ""."""
-    inner = {*value} if isinstance(value, dict) else ()
-    near = (name for name in free if name[:4] == key[:4])
-    return next((name for name in near if inner and inner <= {*model_keys(model_below(model, (name,)))}), "")
+    inner = {*value} if isinstance(value, dict) else set()
+    slips = [name for name in free if sorted(name) == sorted(key) or (len(name) > 3 and is_one_slip(key, name))]
+    near = (name for name in free if name[:4] == key[:4] or name in slips)
+    keys = {name: {*model_keys(model_below(model, (name,)))} for name in near}
+    fits = (name for name, known in keys.items() if inner <= known or (name in slips and name in FREE_KEYS))
+    return next(fits, "") if inner else ""
 
 
 def is_path(key: str, model: type[SpecModel]) -> bool:

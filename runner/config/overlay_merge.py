@@ -12,7 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from runner.config.document import Document, KeyPath, MappingNode, Node, ScalarNode, SequenceNode, child_of, text_of
+from runner.config.document import (
+    Document,
+    KeyPath,
+    MappingNode,
+    Node,
+    ScalarNode,
+    SequenceNode,
+    child_of,
+    is_empty,
+    text_of,
+)
 from runner.config.include_merge import SECTIONS, moved
 from runner.config.messages import closest, did_you_mean
 from runner.config.models import model_at
@@ -115,7 +125,7 @@ class _Merge:
             elif _is_null(node):
                 for document in self._documents:
                     document.root.nodes.pop(key, None)
-            elif not _is_empty(node):
+            elif not is_empty(node):
                 self._root.root.nodes[key] = (span, node)  # validation reports it
 
     def _merge_item(self, section: str, section_span: Span, name: str, span: Span, item: Node) -> None:
@@ -127,13 +137,13 @@ class _Merge:
             self._report_unknown(section, name, span, is_removal=_is_null(item))
             return
         owner = owners[0] if owners else self._root
-        if owners and _is_empty(item) and not self._overlay.option:
+        if owners and is_empty(item) and not self._overlay.option:
             help_ = "write `null` to remove it, or remove this line"
             self._report(span, path, "unused-option", "nothing stands here, so nothing changes", help_, "warning")
         own_span, own = owner.root.nodes.get(section, (section_span, None))
         if isinstance(own, MappingNode):
             items = replace(own, nodes=dict(own.nodes))  # an alias may share it
-        elif own is None or _is_empty(own):
+        elif own is None or is_empty(own):
             items = MappingNode(replace(own_span, length=0), True)
         else:
             return  # validation reports it
@@ -147,7 +157,7 @@ class _Merge:
             if not any(target.nodes.pop(spelling, None) for spelling in spellings):
                 self._check_removal(target, key, span, path)
             return
-        if _is_empty(node) and (_is_map(path) or (path[0] in SECTIONS and len(path) == 2)):
+        if is_empty(node) and (_is_map(path) or (path[0] in SECTIONS and len(path) == 2)):
             node = MappingNode(span, True)  # as in a pipeline: a map whose lines are comments
         for spelling in spellings:
             if spelling != key:
@@ -224,11 +234,6 @@ def _items(document: Document, section: str) -> dict[str, tuple[Span, Node]]:
 def _is_null(node: Node) -> bool:
     """Whether a node is a written `null`."""
     return isinstance(node, ScalarNode) and node.value is None and node.start != node.end
-
-
-def _is_empty(node: Node) -> bool:
-    """Whether there is nothing after a key."""
-    return isinstance(node, ScalarNode) and node.value is None and node.start == node.end
 
 
 def _is_written_map(node: MappingNode) -> bool:

@@ -25,12 +25,13 @@ from runner.config.document import (
     ScalarNode,
     SequenceNode,
     dotted_path,
+    is_empty,
     plain_data,
 )
 from runner.config.messages import closest
 from runner.config.positions import Edit, Lines, Span
 from runner.config.scalars import resolve_scalar
-from runner.errors import PipelineInvalid, Problem
+from runner.errors import Fix, PipelineInvalid, Problem
 from runner.tables import filled, read_table
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -274,6 +275,8 @@ class _Composer:
                 merged.append((child, span))
             elif key is not None and key in entries.nodes:
                 self._report_duplicate(key, *entries.nodes[key], child, span, path)
+                if is_empty(entries.nodes[key][1]):
+                    entries.nodes[key] = (span, child)
             elif key is not None:
                 entries.nodes[key] = (span, child)
         for child, span in merged:
@@ -312,13 +315,17 @@ class _Composer:
 
     def _report_duplicate(self, key: str, first: Span, other: Node, node: Node, span: Span, path: KeyPath) -> None:
         """Report a key that is there a second time. What the second of two sections has more is put into the first."""
-        help_ = "keep one of the two"
-        if key == "<<" and (merged := self._merged_aliases(first, span)):
+        help_, fix = "keep one of the two", None
+        if is_empty(other) or is_empty(node):
+            line = first.line if is_empty(other) else span.line
+            help_ = f"remove {'this line' if line == span.line else f'line {line}'}, which has nothing below it"
+            fix = self._without_line(line, f"{key}:")
+        elif key == "<<" and (merged := self._merged_aliases(first, span)):
             help_ = f"write one in place of both: <<: [{', '.join(merged)}]"
         elif plain_data(node) == plain_data(other):
-            help_ = (
-                f"remove it{'' if isinstance(node, ScalarNode) else ' and what is below it'}: it says the same again"
-            )
+            below = "" if isinstance(node, ScalarNode) or not node.is_block else " and what is below it"
+            help_ = f"remove it{below}: it says the same again"
+            fix = self._without_line(span.line, self._text.splitlines()[first.line - 1].strip()) if not below else None
         elif key in ("from", "to", "events") and isinstance(node, ScalarNode) and isinstance(other, ScalarNode):
             help_ = f"write both in one: {key}: [{other.value}, {node.value}], or keep one of the two"
         elif isinstance(node, MappingNode) and isinstance(other, MappingNode) and len(path) < 2:
@@ -329,7 +336,13 @@ class _Composer:
                 help_ = f'move what is below it under "{key}:" in line {first.line}{but}, and remove it'
                 other.nodes |= {name: entry for name, entry in node.nodes.items() if name not in other.nodes}
         message = f'the key "{key}" is already written in line {first.line}'
-        self.problems.append(_problem("duplicate-key", message, help_, span, path))
+        self.problems.append(replace(_problem("duplicate-key", message, help_, span, path), fix=fix))
+
+    def _without_line(self, number: int, written: str) -> Fix | None:
+        """Return the fix that removes a line, None if it is not written in this way, but for a comment."""
+        lines = self._text.splitlines(keepends=True)
+        start, is_so = sum(map(len, lines[: number - 1])), _bare(lines[number - 1]) == _bare(written)
+        return self._lines.fix([Edit(start, start + len(lines[number - 1]), "")]) if is_so else None
 
     def _merged_aliases(self, *spans: Span) -> list[str]:
         """Return the aliases after some `<<`, as in `*slow`; none if one of them has something else."""
@@ -374,6 +387,10 @@ class _Composer:
         if span.line != node.span.line:
             return node.span
         return replace(node.span, length=span.column - node.span.column)
+
+
+def _bare(line: str) -> str:
+    return line.partition(" #")[0].strip()
 
 
 def _problem(code: str, message: str, help_: str, span: Span, path: KeyPath = ()) -> Problem:

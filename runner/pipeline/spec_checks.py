@@ -6,6 +6,7 @@ import importlib.util
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -76,8 +77,34 @@ def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer
         for problem in (*_sources(loaded, spec, together), *found)
         if problem.code != "unknown-name" or not sections or problem.path.endswith(".store")
     ]
+    for misspelt, unknown in _misspelt_declarations(loaded, spec, problems):
+        problems = [misspelt, *(problem for problem in problems if problem not in unknown)]
     errors = [problem for problem in (*loaded.problems, *problems) if problem.severity == "error"]
     return [*problems, *sound_warnings(loaded, spec, together, errors)]
+
+
+def _misspelt_declarations(
+    loaded: PipelineFile, spec: PipelineSpec, problems: Sequence[Problem]
+) -> Iterator[tuple[Problem, list[Problem]]]:
+    """Yield a problem for each queue or event that nothing names, where a name like it is used twice or more.
+
+    With each come the problems of that name, in place of which it stands.
+    """
+    lists = [item.to for item in spec.producers.values()] + [item.to for item in spec.subscribers.values()]
+    used = [target for targets in lists for target in target_names(targets)]
+    used += [source for item in spec.subscribers.values() for source in item.from_]
+    used += [event for queue in spec.queues.values() for event in queue.events]
+    idle = [name for name in (*spec.queues, *spec.events) if name not in used]
+    missing = [problem for problem in problems if problem.code == "unknown-name"]
+    for name in dict.fromkeys(used):
+        unknown = [problem for problem in missing if problem.message.endswith(f' called "{name}"')]
+        meant = typo_of(name, idle) if len(unknown) > 1 else None
+        if meant is not None:
+            path = ("queues" if meant in spec.queues else "events", meant)
+            message = f'nothing names "{meant}", and {len(unknown)} places name "{name}"'
+            problem = loaded.problem("unknown-name", path, message, f'did you mean "{name}"?', on="key")
+            fix = loaded.document.rewriting(path, name) if loaded.document is not None else None
+            yield replace(problem, fix=fix), unknown
 
 
 def _shared_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:

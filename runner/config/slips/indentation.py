@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise, takewhile
 
@@ -12,10 +13,11 @@ from runner.config.messages import typo_of
 from runner.config.models import model_at
 from runner.config.outline import Line
 from runner.config.positions import Edit
-from runner.config.slips.slip import ITEMS, LISTS, PATHS, SECTIONS, Slip, Source, replaced
+from runner.config.slips.slip import ITEMS, LISTS, PATHS, SECTIONS, Slip, Source, replaced, unquoted
 from runner.config.spec import PipelineSpec
 from runner.config.spec_model import model_keys
 
+_NAMED = (*ITEMS, "resources")
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")
 
 
@@ -42,12 +44,12 @@ def _home(lines: list[Line], index: int) -> tuple[Line, int] | None:
         item = children[-1].path if children else ()
         if line.key in model_keys(model_at(item)):
             children = _below(lines[:index], item)
-        elif above.value or (line.value and above.path[0] in ITEMS) or not _is_name(lines[index:], above, children):
+        elif above.value or not _is_name(lines[index:], above, children):
             return None
         else:
             column = children[0].indent if children else above.indent + 2
             return (children[0] if children else above, column) if column != line.indent else None
-    elif len(path) != 2 or path[0] not in ITEMS or not _is_option(line, lines[index + 1 :]):
+    elif len(path) != 2 or path[0] not in _NAMED or not _is_option(line, lines[index + 1 :]):
         return None
     if not children or line.key in {other.key for other in children} or children[0].indent == line.indent:
         return None
@@ -67,8 +69,13 @@ def _is_name(lines: list[Line], section: Line, others: list[Line]) -> bool:
     """Whether an unknown key at the top level, the first line, may be the name of an item of a section.
 
     It is no other word for a section, unless that has no items yet, `others`, and the first key below it, if there is
-    one, is an option of these items.
+    one, is an option of these items. A value of an item that is a map has its options.
     """
+    if section.path[0] == "events" and re.fullmatch(r"[\w.]+:\w+", lines[0].value):
+        return True
+    if lines[0].value and section.path[0] in ITEMS:
+        options = _keys_in([], lines[0])
+        return bool(options) and options <= {*model_keys(model_at((section.path[0], "*")))}
     is_word = foreign_word("pipeline", lines[0].key) or typo_of(lines[0].key, model_keys(PipelineSpec))
     below = next((other for other in lines[1:] if other.key and other.path[:-1] == lines[0].path), None)
     if below is None or below.key not in model_keys(model_at((section.path[0], "*"))):
@@ -115,8 +122,9 @@ def too_deep(source: Source) -> Iterator[Slip]:
         if "\t" in source.text[line.start : line.start + line.indent]:
             continue
         parent = model_at(above.path[:-1])
-        is_deeper = line.indent > above.indent and above.value and above.value[0] not in "|>[{\"'&"
-        if is_deeper and line.key in model_keys(parent):
+        is_deeper = line.indent > above.indent and above.value and above.value[0] not in "|>\"'&"
+        is_beside = above.value[:1] not in ("[", "{") or line.key not in model_keys(model_at(above.path))
+        if is_deeper and is_beside and line.key in model_keys(parent):
             yield _moved(source, index, above.indent, f'"{line.key}" is indented deeper than the key above it', above)
             return
         if siblings := _siblings_of_uneven(source.lines, index):
@@ -132,7 +140,11 @@ def below_a_text(source: Source) -> Iterator[Slip]:
             continue
         model = model_at(line.path) if model_keys(model_at(line.path)) else model_at((*line.path, 0))
         deeper = [other for other in source.lines[index + 1 :] if other.path[:-1] == line.path]
-        if not deeper or not all(other.key in model_keys(model) and other.value for other in deeper):
+        if (
+            not deeper
+            or not model.short_form
+            or not all(other.key in model_keys(model) and other.value for other in deeper)
+        ):
             continue
         parts = [(model.short_form, line.value), *((other.key, other.value) for other in deeper)]
         written = f"{{{', '.join(f'{key}: {value}' for key, value in parts)}}}"
@@ -180,12 +192,20 @@ def children_not_indented(source: Source) -> Iterator[Slip]:
 def item_too_deep(source: Source) -> Iterator[Slip]:
     """Find the name of an item among the options of the item above it."""
     for index, line in enumerate(source.lines):
-        if len(line.path) != 3 or line.path[0] not in ITEMS or line.value or line.dash or not line.key:
+        if len(line.path) != 3 or line.path[0] not in _NAMED or line.value or line.dash or not line.key:
             continue
         options = model_keys(model_at(line.path[:-1]))
         inner = {other.key for other in source.lines[index + 1 :] if other.path[:-1] == line.path}
+        if not inner:  # its options stand beside it, as a second time among those of the item above it
+            beside = [other.key for other in source.lines[:index] if other.path[:-1] == line.path[:-1]]
+            inner = {other.key for other in source.lines[index + 1 :] if other.path[:-1] == line.path[:-1]}
+            inner = inner if inner & {*beside} else set()
         above = next((other for other in source.lines[:index] if other.path == line.path[:-1]), None)
-        is_item = line.key not in options and {"handler", "from", "to", "file", "http"} & inner and inner <= {*options}
+        is_item = (
+            line.key not in options
+            and {"handler", "from", "to", "file", "http", "factory"} & inner
+            and inner <= {*options}
+        )
         if is_item and above is not None and source.is_wrong(line):
             message = f'"{line.key}" is indented deeper than the names above it'
             yield _moved(source, index, above.indent, message, above)
@@ -205,18 +225,38 @@ def option_too_deep(source: Source) -> Iterator[Slip]:
             yield _moved(source, index, head.indent, message, head)
 
 
+def first_line(source: Source) -> Iterator[Slip]:
+    """Find the first line of a pipeline, which is indented unlike the others."""
+    if not source.lines:
+        return
+    first, roots = source.lines[0], [line.key for line in source.lines if not line.level]
+    is_root = first.key in model_keys(PipelineSpec) and {*roots} & {"version", *ITEMS}
+    if source.wrong is None and first.indent and not first.dash and is_root:
+        message = "the first line is indented, and the others are not"
+        yield replaced(first, first.start, first.start + first.indent, "", message, _by(-first.indent))
+
+
 def sections_inside(source: Source) -> Iterator[Slip]:
     """Find a section that is indented below another one, and one that is named twice."""
     level = {line.indent for line in source.lines if len(line.path) == 1}
     for index, line in enumerate(source.lines):
         name, section = line.key, line.path[0] if len(line.path) == 2 else ""
-        if not section or name not in SECTIONS or line.value or line.dash or line.indent in level:
+        if not section or name not in (*SECTIONS, "defaults") or line.value or line.dash or line.indent in level:
             continue
         below = _deeper(source.lines[index + 1 :], line.indent)
-        if not any(map(source.is_wrong, (line, *below))):
+        after = [other for other in source.lines[index + 1 :] if other.path[:1] == (section,)]
+        if not any(map(source.is_wrong, (line, *below, *after))):
             continue
-        keys = model_keys(model_at((name, "*")))
+        keys, own = model_keys(model_at((name, "*"))), {*model_keys(model_at((section, "*")))}
         head = next(other for other in source.lines if other.path == (section,))
+        inner = [_keys_in(source.lines, other) for other in after if len(other.path) == 2 and other.key]
+        is_other = all(each <= {*keys} for each in inner) and not all(each <= own for each in inner)
+        is_other = is_other or (
+            name == "defaults" and {other.key for other in after[:1]} <= {*model_keys(model_at((name,)))}
+        )
+        if name != section and not below and after and is_other:
+            yield _moved(source, index, head.indent, f'"{name}" is indented below "{section}"', head)
+            continue
         if name != section and below and all(other.key in keys for other in below if len(other.path) == 4):
             yield _moved(source, index, head.indent, f'"{name}" is indented below "{section}"', head)
         elif name == section and not any(other.key in keys for other in below if len(other.path) == 3):
@@ -248,7 +288,8 @@ def missing_names(source: Source) -> Iterator[Slip]:
     """Find the options of an item right below their section, without the item's name."""
     for index, line in enumerate(source.lines):
         below = _deeper(source.lines[index + 1 :], line.indent) if line.path in [(name,) for name in ITEMS] else []
-        options, keys = [other for other in below if len(other.path) == 2], model_keys(model_at((line.key, "*")))
+        inner = _deeper(below, below[0].indent - 1) if below else []
+        options, keys = [other for other in inner if len(other.path) == 2], model_keys(model_at((line.key, "*")))
         handler = next((other.value for other in options if other.key == "handler"), "")
         is_alone = all(other.key in keys and not other.dash for other in options)
         if not handler or line.value or below[0] is not options[0] or not is_alone:
@@ -261,6 +302,112 @@ def missing_names(source: Source) -> Iterator[Slip]:
         edits += [Edit(other.start, other.start, shift) for other in below[1:] if shift]
         message = f"these are options of a {line.key[:-1]} whose name is missing"
         yield Slip(first.key_start, len(first.key), message, help_, tuple(edits), line.path, is_certain=False)
+
+
+def missing_heads(source: Source) -> Iterator[Slip]:
+    """Find items that do not fit below their section, behind others that do: the line of their own one is missing."""
+    there = {line.key for line in source.lines if len(line.path) == 1}
+    for section in SECTIONS if source.wrong is not None else ():
+        names = [line for line in source.lines if line.path[:-1] == (section,) and line.key]
+        inner = [_keys_in(source.lines, line) for line in names]
+        own = {*model_keys(model_at((section, "*")))}
+        at = next((index for index, keys in enumerate(inner) if not keys <= own), 0)
+        rest = frozenset[str]().union(*inner[at:])
+        fits = [
+            name for name in (*_NAMED, "events") if name not in there and rest <= {*model_keys(model_at((name, "*")))}
+        ]
+        if (
+            at
+            and len(fits) == 1
+            and fits[0] not in {line.key for line in names}
+            and any(map(source.is_wrong, _below(source.lines, names[at].path) or [names[at]]))
+        ):
+            line, kind = names[at], fits[0]
+            message = (
+                f'"{line.key}" has the options of {"an" if kind[0] == "e" else "a"} {kind[:-1]}, under "{section}"'
+            )
+            edits, help_ = (Edit(line.start, line.start, f"{kind}:\n"),), f'write "{kind}:" on a line above it'
+            yield Slip(line.key_start, len(line.key), message, help_, edits, line.path, is_certain=kind != "events")
+
+
+def _keys_in(lines: list[Line], item: Line) -> set[str]:
+    """Return the keys of an item, in braces or below its name."""
+    inner = re.findall(r"[{,]\s*([\w-]+):(?=\s)", unquoted(item.value)) if item.value[:1] == "{" else []
+    return {*inner, *(other.key for other in _below(lines, item.path))}
+
+
+def repeated_options(source: Source) -> Iterator[Slip]:
+    """Find options that begin again within an item: the name of the next item is missing above them."""
+    for index, line in enumerate(source.lines):
+        if len(line.path) != 3 or line.path[0] not in _NAMED or line.key not in ("from", "handler", "factory", "file"):
+            continue
+        before = [other.key for other in source.lines[:index] if other.path[:-1] == line.path[:-1]]
+        after = [other for other in source.lines[index:] if other.path[:-1] == line.path[:-1]]
+        made = next((other.value for other in after if other.key in ("handler", "factory")), "")
+        is_next = len({*before} & {other.key for other in after}) > 1 and line.key in before
+        if is_next and made and source.is_wrong(line):
+            names = [other for other in source.lines if other.path[:-1] == line.path[:1] and other.key]
+            head = next(other for other in names if other.path == line.path[:-1])
+            name = re.sub(r"\W+", "_", made.rpartition(":")[2])
+            name += "_2" if name in {other.key for other in names} else ""
+            message = f'a second "{line.key}" begins another {str(line.path[0])[:-1]}, whose name is missing'
+            help_ = f'write a name on a line above it, as in "{name}:"'
+            edits = (Edit(line.start, line.start, f"{' ' * head.indent}{name}:\n"),)
+            yield Slip(line.key_start, len(line.key), message, help_, edits, line.path, is_certain=False)
+            return
+
+
+def uneven_first_keys(source: Source) -> Iterator[Slip]:
+    """Find the first key of a map, or a name of a section, that does not line up with the others by a space."""
+    for index, (above, line) in enumerate(pairwise(source.lines if source.wrong is None else ()), 1):
+        if not line.key or line.dash or _has_tab(source, line):
+            continue
+        below = _deeper(source.lines[index + 1 :], above.indent)
+        column = min((other.indent for other in below if other.key), default=line.indent)
+        keys = model_keys(model_at(above.path))
+        is_section = len(above.path) == 1 and above.path[0] in SECTIONS and not re.match(r"[\w-]+: ", line.value)
+        options = model_keys(model_at((*above.path, "*"))) if is_section else []  # any other key is a name there
+        fits = [other for other in below if other.indent == column and other.key and not other.dash]
+        others = [other for other in fits if other.key in keys or (is_section and other.key not in options)]
+        is_key = line.key in keys or (is_section and line.key not in options)
+        is_first = above.key and not above.value and line.indent > above.indent and is_key and line.value
+        if is_first and column != line.indent and (len(others) > 1 or column == above.indent + 2) and others:
+            message = f'"{line.key}" does not line up with the keys below it'
+            yield _moved(source, index, column, message, others[0])
+            return
+        if (names := _names_beside(source.lines, index)) and names.indent != line.indent:
+            shift = names.indent - line.indent
+            edits = (Edit(line.start, line.start + max(0, -shift), " " * shift),)
+            place = f"line {source.positions.span(names.start, names.start).line}"
+            help_, message = _by(shift), f'"{line.key}" does not line up with the other names'
+            yield Slip(
+                line.key_start, len(line.key), message, f'{help_}, as "{names.key}" in {place}', edits, line.path
+            )
+            return
+
+
+def _names_beside(lines: list[Line], index: int) -> Line | None:
+    """Return a name of the section that a line with another name is in, where most names stand; None for an option."""
+    head = next((line for line in reversed(lines[:index]) if not line.indent), None)
+    if head is None or head.key not in SECTIONS:
+        return None
+    block = _deeper(lines[lines.index(head) + 1 :], 0)
+    names = [line for line, below in pairwise([*block, head]) if line.key and _heads(line, below, head.key)]
+    count = Counter(line.indent for line in names)
+    column = max(count, key=lambda at: (count[at], -(at % 2), -at), default=0)
+    line = lines[index]
+    is_odd = line in names and line.indent != column and (line.value or lines[index + 1].indent > column)
+    return next(line for line in names if line.indent == column) if is_odd else None
+
+
+def _heads(line: Line, below: Line, section: str) -> bool:
+    """Whether a line may be the name of an item: it has options of the item in braces, or on the lines below."""
+    keys = model_keys(model_at((section, "*")))
+    if line.dash or not line.value:
+        return not line.dash and line.key not in keys and below.key in keys
+    inner = _keys_in([], line)
+    is_schema = section == "events" and re.fullmatch(r"[\w.]+:\w+", line.value) is not None
+    return line.key not in keys and (is_schema or (bool(inner) and inner <= {*keys}))
 
 
 _HEAD = re.compile(r"^([ \t]*)#([ \t]*)([\w.-]+):[ \t]*\r?$", re.MULTILINE)
@@ -308,12 +455,18 @@ def _is_head(path: KeyPath, below: list[Line]) -> bool:
 def tabs(source: Source) -> Iterator[Slip]:
     """Find lines that are indented with tabs, and the column of each, by the keys that may stand there."""
     for index, line in enumerate(source.lines if source.wrong is None else ()):
-        if not line.key or line.key in model_keys(PipelineSpec) or not _has_tab(source, line):
+        if not line.key or not _has_tab(source, line):
             continue
         columns = _columns([other for other in source.lines[:index] if not _has_tab(source, other)])
         empty = {at + 2: other.path for at, other in columns.items() if not other.value}
         maps = empty | {at: other.path[:-1] for at, other in columns.items()}
         column = max((at for at, path in maps.items() if line.key in model_keys(model_at(path))), default=None)
+        if column is None:  # a name
+            inner = [(at, path) for at, path in maps.items() if len(path) == 1 and path[0] in SECTIONS]
+            below = source.lines[index + 1].key if index + 1 < len(source.lines) else ""
+            is_name = bool(line.value) or ("events",) in maps.values()
+            fits = (at for at, path in inner if is_name or below in model_keys(model_at((*path, "*"))))
+            column = max(fits, default=None)
         if column is not None:
             start, help_ = line.start, f"indent the line by {column} spaces, without tabs"
             yield replaced(line, start, start + line.indent, " " * column, "a tab cannot indent", help_)

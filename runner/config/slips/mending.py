@@ -23,17 +23,28 @@ _MAX_CHARACTERS, _MAX_LINES = 50_000, 1000
 
 
 _RULES: Final[tuple[tuple[Callable[[Any], Iterator[Slip]], ...], ...]] = (
-    (signs.prefixes, signs.diffs, signs.marks),
+    (signs.prefixes, signs.diffs, signs.marks, indentation.first_line),
     (signs.block_comments, characters.odd_indentation, characters.wide_colons),
     (characters.odd_quotes, characters.odd_blanks, characters.wide_characters, signs.comments, texts.templates),
-    (signs.block_in_braces, signs.unclosed),
+    (signs.block_in_braces, signs.unclosed, signs.dashes_before_sections),
     (signs.quoted_pairs, signs.split_numbers, texts.escapes, texts.texts_not_indented, indentation.sections_inside),
-    (indentation.commented_heads, indentation.missing_names, indentation.uneven_items),
-    (indentation.tabs, signs.signs_in_braces, signs.missing_space, signs.missing_colon),
+    (indentation.commented_heads, indentation.missing_heads, indentation.missing_names, indentation.uneven_items),
+    (indentation.tabs, indentation.uneven_first_keys, signs.signs_in_braces, signs.missing_space, signs.missing_colon),
     (signs.bare_keys, signs.missing_dash_space, signs.named_items, indentation.children_not_indented),
-    (indentation.item_too_deep, indentation.option_too_deep, signs.stray_dashes, signs.list_in_place_of_map),
+    (
+        indentation.item_too_deep,
+        indentation.option_too_deep,
+        signs.stray_dashes,
+        signs.list_in_place_of_map,
+    ),
     (indentation.below_a_text, indentation.dedented, indentation.too_deep, signs.trailing_signs),
-    (texts.unknown_aliases, texts.special_starts, texts.lists_of_words, texts.second_colon),
+    (
+        texts.unknown_aliases,
+        texts.special_starts,
+        texts.lists_of_words,
+        texts.second_colon,
+        indentation.repeated_options,
+    ),
 )
 """In their order: each one reads the text that those before it have mended."""
 

@@ -11,7 +11,7 @@ from runner.config.document import KeyPath
 from runner.config.models import model_at
 from runner.config.outline import Line
 from runner.config.positions import Edit, apply_edits
-from runner.config.slips.slip import LISTS, PATHS, SECTIONS, Slip, Source, replaced, rewritten, unquoted
+from runner.config.slips.slip import ITEMS, LISTS, PATHS, SECTIONS, Slip, Source, replaced, rewritten, unquoted
 from runner.config.spec import PipelineSpec
 from runner.config.spec_model import SpecModel, model_keys
 
@@ -31,7 +31,7 @@ _NOT_YAML = {
 }
 """Lines that belong to something else, by what they belong to."""
 _CLOSING: Final = {"[": "]", "{": "}"}
-_NO_COLON = re.compile(r"([\w-]+)(\s*(?:=>|->|:=|=|::(?=\s|$)|;(?=\s|$))\s*|\s+(?=[^\s=-]))(.*)")
+_NO_COLON = re.compile(r"([\w.-]+)(\s*(?:=>|->|:=|=|::(?=\s|$)|;(?=\s|$))\s*|\s+:(?=\S)|\s+(?=[^\s=-]))(.*)")
 _NO_COMMA: Final = r"[^\s,;{(](\s+)(?=(?:{}):\s)"
 _WORD = re.compile(r"[A-Za-z_][\w.-]*")
 _DIFF_HEADER = re.compile(r"@@ .*@@|diff --git |index [0-9a-f]+\.\.|--- \S|\+\+\+ \S|\\ No newline")
@@ -84,9 +84,13 @@ def missing_space(source: Source) -> Iterator[Slip]:
                     rest = re.match(r"[^,}\]\s]*", line.value[match.end() :])
                     help_ = f'write "{match[1]}: {rest[0] if rest else ""}"'
                     yield Slip(at - 1, 1, message, help_, (Edit(at, at, " "),), line.path)
-        elif not line.key and (key := re.match(r"([\w-]+):(?=[^\s:/])", line.value)):
+        elif not line.key and (key := re.match(r"([\w.-]+):(?=[^\s:/])", line.value)):
             at = line.value_start + key.end()
-            if key[1] in model_keys(model_at(line.path)):
+            if re.fullmatch(r"[^\w\s\"'{\[*&|>-]+|[\"']", line.value[key.end() :]):
+                yield replaced(
+                    line, at, line.value_end, "", f'"{line.value[key.end() :]}" follows the ":"', "remove it"
+                )
+            elif key[1] in model_keys(model_at(line.path)) or (_is_section(line) and line.value[key.end()] == "{"):
                 help_ = f'write "{key[1]}: {line.value[key.end() :][:60]}"'
                 yield Slip(at - 1, 1, message, help_, (Edit(at, at, " "),), line.path)
 
@@ -118,7 +122,12 @@ def signs_in_braces(source: Source) -> Iterator[Slip]:
             edits = [Edit(start, start, "{"), Edit(line.value_end, line.value_end, "" if is_closed else "}")]
         elif text[:1] != "{":
             continue
-        for pattern, sign in ((r"\b(?:{})(\s*=\s*)", ": "), (r"(;\s*)(?=(?:{})\s*[:=])", ", "), (_NO_COMMA, ", ")):
+        for pattern, sign in (
+            (r"\b(?:{})(\s*=\s*)", ": "),
+            (r"[{,]\s*(?:{})(\s*;\s*|\s+)(?=(?:[^\s:,}=;]|:(?=\S))+\s*[,}])", ": "),
+            (r"(;\s*)(?=(?:{})\s*[:=])", ", "),
+            (_NO_COMMA, ", "),
+        ):
             found = re.finditer(pattern.replace("{}", keys), text)
             edits += [Edit(start + at.start(1), start + at.end(1), sign) for at in found]
         if edits:
@@ -142,15 +151,21 @@ def block_in_braces(source: Source) -> Iterator[Slip]:
 def missing_colon(source: Source) -> Iterator[Slip]:
     """Find `key value`, `key = value` and `key; value`."""
     for line in source.lines:
-        match = None if line.key else _NO_COLON.fullmatch(line.value)
-        is_name = match is not None and match[2].strip() == "::" and line.path[:1] in [(name,) for name in SECTIONS]
-        if match is None or (match[1] not in model_keys(model_at(line.path)) and not is_name):
+        is_whole = not line.key or "{" in line.key  # `with {count: 8}` has a colon further behind
+        start, path = (line.key_start, line.path[:-1]) if line.key else (line.value_start, line.path)
+        match = _NO_COLON.fullmatch(source.text[start : line.value_end]) if is_whole else None
+        if match is None:
+            continue
+        is_name = len(path) == 1 and path[0] in SECTIONS and match[3][:1] in ("", "{")
+        if match[1] not in model_keys(model_at(path)) and not (is_name and (match[2].strip() or match[3])):
             continue
         message = 'a ":" is missing after this key'
-        if sign := match[2].strip():
+        if (sign := match[2].strip()) == ":":
+            message = 'the ":" belongs behind the key'
+        elif sign:
             message = f'YAML writes ":" between a key and its value, not "{sign}"'
         written = f"{match[1]}: {match[3]}".rstrip()
-        yield rewritten(line, written, message, f'write "{written[:60]}"')
+        yield replaced(line, start, line.value_end, written, message, f'write "{written[:60]}"')._replace(path=path)
 
 
 def bare_keys(source: Source) -> Iterator[Slip]:
@@ -290,23 +305,31 @@ def trailing_signs(source: Source) -> Iterator[Slip]:
     for line in source.lines:
         text, end = unquoted(line.value), line.value_end
         is_twice = line.key and text[-1:] in ("]", "}") and _closing(text[:-2]) == text[-2:-1] != ""
-        is_closed = text[-1:] in (",", ";") and text[-2:-1] in ("]", "}") and _closing(text[:-1]) == ""
+        is_closed = re.fullmatch(r"[,;.:\\\\]", text[-1:]) and text[-2:-1] in ("]", "}") and _closing(text[:-1]) == ""
         is_ended = is_twice or is_closed or line.value[:1] not in ("[", "{", "|", ">", "!")
-        sign = line.value[-1:] if len(line.value) > 1 and is_ended else ""
+        sign = line.value[-1:] if (len(line.value) > 1 and is_ended) or line.value in (",", ";") else ""
         is_value = line.key and line.key not in SECTIONS and not model_keys(model_at(line.path))
-        is_half_quoted = sign in ('"', "'") and line.value.count(sign) == 1 and line.key not in LISTS
-        if not sign or (source.is_free(line) and not is_closed) or not source.is_wrong(line):
+        is_listed = line.key in LISTS and "," in line.value
+        is_half_quoted = sign in ('"', "'") and line.value.count(sign) in (1, 3) and not is_listed
+        if not sign or (source.is_free(line) and not (is_closed or is_twice)) or not source.is_wrong(line):
             continue
-        if is_half_quoted:
-            yield replaced(line, end - 1, end, "", "this quote is not opened", f"remove the {sign}")
+        opening = {"]": "[", "}": "{"}.get(sign, "")
+        if opening and opening not in text and is_value and (source.wrong is not None or text[0] == '"'):
+            yield replaced(line, end - 1, end, "", f'this "{sign}" closes nothing', "remove it")
+        elif is_half_quoted:
+            yield replaced(line, end - 1, end, "", "this quote is not opened", f"remove the last {sign}")
         elif is_twice and source.wrong is None:
             yield replaced(line, end - 1, end, "", f'this "{sign}" closes nothing', "remove it")
-        elif sign in ",;" or (
-            sign == ":"
-            and source.wrong is None
-            and is_value
-            and line.key not in PATHS
-            and re.fullmatch(r"[\w.-]+:", line.value)
+        elif (
+            sign in ",;"
+            or is_closed
+            or (
+                sign == ":"
+                and source.wrong is None
+                and is_value
+                and line.key not in PATHS
+                and re.fullmatch(r"[\w.-]+:", line.value)
+            )
         ):
             message = f'"{sign}" does not end a value in YAML'
             yield replaced(line, end - 1, end, "", message, f'remove the "{sign}"')
@@ -325,10 +348,19 @@ def unclosed(source: Source) -> Iterator[Slip]:
             edits = (Edit(end - len(other), end, first[0]),)
             yield Slip(line.value_start, len(first), message, help_, edits, line.path)
         elif first == line.value and line.key and (closing := _closing(unquoted(first))):
-            below = source.text[line.value_end :].lstrip(" \r").startswith("\n")
-            if below and first.partition(" #")[0].rstrip()[-1] not in "[{,":
-                message, help_ = f'this "{first[0]}" is not closed', f'add "{closing}" at the end of the line'
-                edits = (Edit(line.value_end, line.value_end, " " * (first[-1] == ":") + closing),)
+            below, bare = (
+                source.text[line.value_end :].lstrip(" \r").startswith("\n"),
+                first.partition(" #")[0].rstrip(),
+            )
+            if below and bare[-1] in "()" and bare.count("(") != bare.count(")"):
+                help_, at = f'write "{closing}" in place of it', line.value_start + len(bare) - 1
+                message = f'a "{bare[-1]}" does not close a "{first[0]}"'
+                yield replaced(line, at, at + 1, closing, message, help_)
+            elif below and bare[-1] not in "[{,":
+                where = "at the end of the line" if bare == first else f'behind "{bare[-20:]}"'
+                message, help_ = f'this "{first[0]}" is not closed', f'add "{closing}" {where}'
+                at = line.value_start + len(bare)
+                edits = (Edit(at, at, " " * (bare[-1] == ":") + closing),)
                 yield Slip(line.value_start, len(first), message, help_, edits, line.path)
 
 
@@ -342,6 +374,29 @@ def quoted_pairs(source: Source) -> Iterator[Slip]:
         written = f"{match[2]}:{match[3].rstrip()}"
         message = "this line is one text in quotes: a key has its own, or none"
         yield rewritten(line, written, message, f'write "{written[:60]}", without quotes around both')
+
+
+def dashes_before_sections(source: Source) -> Iterator[Slip]:
+    """Find a key of the top level with a dash before it, and a name with a hyphen before it that others do not have."""
+    is_pipeline = any(line.key in ("version", *ITEMS) and not line.level for line in source.lines)
+    names = (line for line in source.lines if len(line.path) == 2 and line.path[0] in SECTIONS)
+    named = {(line.path[0], line.indent) for line in names if line.key and not line.dash}
+    for line in source.lines:
+        start, bare = line.start + line.indent, line.key.removeprefix("-")
+        if is_pipeline and not line.indent and line.dash == "- " and line.key in model_keys(PipelineSpec):
+            message, help_ = f'"{line.key}" is a key, not an item of a list', f'write "{line.key}:", without the "- "'
+            yield replaced(line, start, line.key_start, "", message, help_)._replace(path=(line.key,))
+        elif line.dash == "- " and len(line.path) == 3 and line.path[1] == 0 and (line.path[0], line.indent) in named:
+            message, help_ = f'"{line.key}" is a name, not an item of a list', f'write "{line.key}:", without the "- "'
+            yield replaced(line, start, line.key_start, "", message, help_)._replace(path=line.path[:1])
+        elif bare != line.key and bare in model_keys(model_at(line.path[:-1])):
+            help_ = f'write "{bare}:"'
+            yield replaced(line, start, start + 1, "", 'a key does not start with "-"', help_)
+        elif bare != line.key and len(line.path) == 2 and line.path[0] in SECTIONS and _WORD.fullmatch(bare):
+            used = re.findall(rf"(?<![\w.])-?{re.escape(bare)}(?![\w.-])", source.text)
+            if bare in used and used.count(line.key) == 1:
+                message, help_ = f'everything else names "{bare}", without a hyphen', f'write "{bare}:"'
+                yield replaced(line, start, start + 1, "", message, help_)
 
 
 def stray_dashes(source: Source) -> Iterator[Slip]:
@@ -363,6 +418,11 @@ def stray_dashes(source: Source) -> Iterator[Slip]:
                 help_, path = f'write "{written}", without "- "', (*above.path[:-1], line.key)
                 yield Slip(line.start + line.indent, 1, message, help_, edits, path)
                 break
+
+
+def _is_section(line: Line) -> bool:
+    """Whether a line stands where a section has its names."""
+    return len(line.path) == 1 and line.path[0] in SECTIONS
 
 
 def _closing(text: str) -> str:

@@ -152,7 +152,7 @@ def texts_not_indented(source: Source) -> Iterator[Slip]:
         above = source.lines[index - 1] if index else None
         known = model_keys(model_at(line.path[: -1 if line.key else None]))
         is_prose = re.match(r"[^\W\d_]\w*([ ,]+[^\s:]+)+", f"{line.key} {line.value}".strip()) and line.key not in known
-        is_prose = is_prose and not re.fullmatch(r"[\w-]+", line.key)
+        is_prose = is_prose and not re.fullmatch(r"[\w-]+", line.key) and line.value.split(" ")[0] not in known
         if above is None or above.key not in ("description", "owner") or not above.value or line.dash or not is_prose:
             continue
         if line.indent > above.indent:
