@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from runner.config.document import KeyPath, ScalarNode, walk_nodes
+from runner.config.document import KeyOrValue, KeyPath, ScalarNode, walk_nodes
 from runner.config.interpolation import substitute
 from runner.config.loader import PipelineFile
-from runner.config.messages import closest, typo_of
+from runner.config.messages import closest, quoted, typo_of
 from runner.config.queue_spec import QueueSpec
 from runner.config.spec import PipelineSpec
 from runner.errors import Problem
@@ -43,6 +43,9 @@ _FREE: Final = frozenset({"with", "arguments", "headers"})
 _WITHOUT_SUMMER = {"EST": "America/New_York", "MST": "America/Denver"}
 """Zones that are fixed, each with a place that may be meant."""
 
+_ODD = re.compile(r"^[-\s]+|[-\s,;:.\\\"'(){}\[\]]+$")
+"""What a name has at its ends by mistake."""
+
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
 
 
@@ -55,6 +58,7 @@ def lint_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[P
         *flow_warnings(loaded, spec, together),
         *_idle_keys(loaded, spec),
         *_cut_values(loaded),
+        *_odd_names(loaded, spec),
         *_dropped_failures(loaded, spec),
         *_lost_dead_letters(loaded, spec),
         *_plain_passwords(loaded, spec),
@@ -165,6 +169,18 @@ def _idle_keys(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
             if loaded.document is not None and loaded.document.comment_behind(path).startswith("#"):
                 help_text = 'a "#" without quotes starts a comment: write key: "#"'
             yield loaded.problem("empty-key", path, message, help_text, severity="warning")
+
+
+def _odd_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of names of the pipeline and its parts with a sign that a slip of the keyboard leaves, such as `shop,`."""
+    found: list[tuple[KeyPath, str]] = [(("name",), spec.name or "")]
+    found += [(("producers", name), name) for name in spec.producers]
+    found += [(("subscribers", name), name) for name in spec.subscribers]
+    for path, name in found:
+        if (bare := _ODD.sub("", name)) != name and not {*"([{"} & {*bare}:
+            on: KeyOrValue = "value" if path == ("name",) else "key"
+            message, help_text = f"{quoted(name)} begins or ends with a sign", f"write {quoted(bare)} if that is meant"
+            yield loaded.problem("odd-name", path, message, help_text, severity="warning", on=on)
 
 
 def _cut_values(loaded: PipelineFile) -> Iterator[Problem]:
