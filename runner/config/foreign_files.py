@@ -34,6 +34,8 @@ _MAX_LEFT_OUT: Final = 6
 _FENCED: Final = re.compile(r"^```ya?ml\s*\n((?:(?!```).*\n)+)```\s*$", re.MULTILINE)
 _PROSE: Final = re.compile(r"^(?!#)\S.*$", re.MULTILINE)
 """A line of a text that is no heading, which YAML reads as a comment."""
+_OF_A_COMMAND: Final = re.compile(r"\brunner[\"', ]+(?:up|validate|dev|test|plan|apply)[\"', ]+([\w./-]*\w)")
+"""The pipeline that a command in a file of another tool names."""
 _OURS: Final = re.compile(r"^[\"']?(?:queues|subscribers|producers|events)[\"']?\s*[:：]", re.MULTILINE)
 
 
@@ -73,6 +75,8 @@ def foreign_file(lines: Lines, folder: Path = Path()) -> Problem | None:
             start = lines.index((number, 1))
             span = lines.span(start, start + len(found[0][0].strip().rstrip(":")))
             message = f"this looks like {tool.name}, not a pipeline"
+            if own := _OF_A_COMMAND.search(text):
+                return span.problem("foreign-file", message, f"give the pipeline's own file: {own[1]}")
             pipeline, left_out = pipeline_for(tool.rows, text, folder) if tool.rows else ("", [])
             notes = [note for mark, note in _UNKNOWN.items() if re.search(mark, pipeline)]
             if left_out:

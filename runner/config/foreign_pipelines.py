@@ -314,6 +314,8 @@ def _fields(fields: dict[str, str], name: str, value: Any, data: Any) -> dict[st
             known = {normal(key): inner for key, inner in meant.items()}
             exchange = known.get("source") or known.get("exchange") or known.get("exchange_name")
             key = next((known[word] for word in _KEYS if word in known), "")
+            if known.get("group"):  # of Spring Cloud Stream: its queue gets all messages of the destination
+                exchange, key = known.get("destination"), "#"
             given["bind"] = [{"exchange": exchange, "key": key}] if exchange else []
         elif meant is not None:
             given[field] = _bare(meant) if field in ("from", "to", "dead_letter", "file", "name") else meant
@@ -326,6 +328,9 @@ def _at(path: str, name: str, value: Any, data: Any) -> Iterator[Any]:
         yield name if path == "@" else value
     elif path[0] == "'":
         yield path.strip("'")
+    elif "+" in path:
+        parts = [next(_at(part, name, value, data), None) for part in path.split("+")]
+        yield None if None in parts else ".".join(map(str, parts))
     else:
         base = data if path[0] == "/" else value
         yield from (

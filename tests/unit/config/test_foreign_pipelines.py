@@ -205,9 +205,9 @@ CRONTAB = "# nightly\n30 3 * * 1-5 /usr/bin/python /srv/app.py report\n"
         (
             DEFINITIONS,
             [
-                "  shop: {type: topic}",
-                "  orders: {type: quorum, bind: [{exchange: shop, key: order.*}, {exchange: shop, key: parcel.#}], "
-                "delivery_limit: 5}",
+                "  shop: {type: topic, declare: false}",
+                "  orders: {type: quorum, declare: false, bind: [{exchange: shop, key: order.*}, "
+                "{exchange: shop, key: parcel.#}], delivery_limit: 5}",
             ],
         ),
         (TOML, ["  orders: {max_length: 1000}", "  ship: {from: orders, handler: app:ship}"]),
