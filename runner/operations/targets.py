@@ -28,7 +28,8 @@ def require_live_broker(settings: BrokerSettings) -> None:
     """Raise NoLiveBroker for the in-process broker."""
     if settings.is_memory:
         text = "the pipeline runs on the in-process broker: there is no live broker to inspect"
-        raise NoLiveBroker(text, "give --broker URL")
+        kept = "what it held has ended with `runner up`, and `broker: file:PATH` keeps it from then on"
+        raise NoLiveBroker(text, f"give --broker URL for another one: {kept}")
 
 
 def unknown_target(name: str, what: str, known: Iterable[str], meant: str = "") -> UnknownTarget:

@@ -144,4 +144,6 @@ def _texts(lines: Iterable[bytes], name: str, skipped: int) -> Iterator[str]:
         try:
             yield line.decode()
         except UnicodeDecodeError as error:
-            raise BadRecord(f"{name}:{number}: not UTF-8") from error
+            raise BadRecord(
+                f"{name}:{number}: not UTF-8: save it as UTF-8, as `iconv -f cp1252 -t utf-8` does"
+            ) from error

@@ -279,7 +279,7 @@ async def test_the_in_process_broker_has_nothing_live(here: Project, verb: str) 
     """Exit 2: it is the command line that is wrong."""
     runner = await here.run_to_end(verb, here.file, "--broker", "memory", code=2)
     assert "the pipeline runs on the in-process broker: there is no live broker to inspect" in runner.stderr
-    assert "give --broker URL" in runner.stderr
+    assert "give --broker URL for another one" in runner.stderr
 
 
 async def test_a_broker_that_is_away_is_exit_69(here: Project) -> None:

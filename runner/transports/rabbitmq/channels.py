@@ -140,5 +140,5 @@ def forbidden(error: aiormq.exceptions.AMQPError, right: str = "configure, write
     hint = f"give the user the right to {right}: `runner export permissions PATH --user {user}` prints the command"
     return BrokerUnavailable(
         f"the broker does not permit it: {access_refused(reply) or reply}",
-        f"{hint}; or set broker.topology to verify or ignore",
+        f"{hint}; or, if all of it is declared already, set broker.topology to verify or ignore",
     )

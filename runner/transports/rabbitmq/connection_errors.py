@@ -99,6 +99,7 @@ def explain_refusal(reply: str, url: str) -> tuple[str, str]:
     found = re.search(r"vhost '?(.+?)'? not found", reply)
     if found is not None:
         hint = f"correct the end of the URL, or create it: rabbitmqctl add_vhost {found[1]}"
+        hint += f"; then `runner export permissions PATH --user {user}` prints the command that gives the rights to it"
         return f'the virtual host "{found[1]}" does not exist', hint
     found = re.search(r"access to vhost '(.+?)' refused for user '(.+?)'", reply)
     if found is not None:

@@ -131,7 +131,8 @@ REFUSALS = [
         "amqp://ann:p@h/nope",
         "NOT_ALLOWED - vhost nope not found",
         'the virtual host "nope" does not exist',
-        "correct the end of the URL, or create it: rabbitmqctl add_vhost nope",
+        "correct the end of the URL, or create it: rabbitmqctl add_vhost nope; then `runner export permissions PATH "
+        "--user ann` prints the command that gives the rights to it",
     ),
     (
         "amqp://ann:p@h/shop",
