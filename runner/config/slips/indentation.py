@@ -375,29 +375,27 @@ def uneven_first_keys(source: Source) -> Iterator[Slip]:
             message = f'"{line.key}" does not line up with the keys below it'
             yield _moved(source, index, column, message, others[0])
             return
-        if (names := _names_beside(source.lines, index)) and names.indent != line.indent:
-            shift = names.indent - line.indent
-            edits = (Edit(line.start, line.start + max(0, -shift), " " * shift),)
-            place = f"line {source.positions.span(names.start, names.start).line}"
-            help_, message = _by(shift), f'"{line.key}" does not line up with the other names'
-            yield Slip(
-                line.key_start, len(line.key), message, f'{help_}, as "{names.key}" in {place}', edits, line.path
-            )
-            return
 
 
-def _names_beside(lines: list[Line], index: int) -> Line | None:
-    """Return a name of the section that a line with another name is in, where most names stand; None for an option."""
-    head = next((line for line in reversed(lines[:index]) if not line.indent), None)
-    if head is None or head.key not in SECTIONS:
-        return None
-    block = _deeper(lines[lines.index(head) + 1 :], 0)
-    names = [line for line, below in pairwise([*block, head]) if line.key and _heads(line, below, head.key)]
-    count = Counter(line.indent for line in names)
-    column = max(count, key=lambda at: (count[at], -(at % 2), -at), default=0)
-    line = lines[index]
-    is_odd = line in names and line.indent != column and (line.value or lines[index + 1].indent > column)
-    return next(line for line in names if line.indent == column) if is_odd else None
+def uneven_names(source: Source) -> Iterator[Slip]:
+    """Find the name of an item that does not stand where most names of its section do."""
+    lines = source.lines if source.wrong is None else []
+    for start, head in enumerate(lines):
+        if head.indent or head.key not in SECTIONS:
+            continue
+        block = [*_deeper(lines[start + 1 :], 0), head]
+        names = [(line, below) for line, below in pairwise(block) if line.key and _heads(line, below, head.key)]
+        count = Counter(line.indent for line, _ in names)
+        column = max(count, key=lambda at: (count[at], -(at % 2), -at), default=0)
+        home = next((line for line, _ in names if line.indent == column), head)
+        for line, below in names:
+            if line.indent != column and (line.value or below.indent > column):
+                shift = column - line.indent
+                edits = (Edit(line.start, line.start + max(0, -shift), " " * shift),)
+                place = f'as "{home.key}" in line {source.positions.span(home.start, home.start).line}'
+                message = f'"{line.key}" does not line up with the other names'
+                yield Slip(line.key_start, len(line.key), message, f"{_by(shift)}, {place}", edits, line.path)
+                return
 
 
 def _heads(line: Line, below: Line, section: str) -> bool:

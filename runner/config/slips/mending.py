@@ -29,22 +29,13 @@ _RULES: Final[tuple[tuple[Callable[[Any], Iterator[Slip]], ...], ...]] = (
     (signs.block_in_braces, signs.unclosed, signs.dashes_before_sections),
     (signs.quoted_pairs, signs.split_numbers, texts.escapes, texts.texts_not_indented, indentation.sections_inside),
     (indentation.commented_heads, indentation.missing_heads, indentation.missing_names, indentation.uneven_items),
-    (indentation.tabs, indentation.uneven_first_keys, signs.signs_in_braces, signs.missing_space, signs.missing_colon),
+    (indentation.tabs, indentation.uneven_first_keys, indentation.uneven_names),
+    (signs.signs_in_braces, signs.missing_space, signs.missing_colon),
     (signs.bare_keys, signs.missing_dash_space, signs.named_items, indentation.children_not_indented),
-    (
-        indentation.item_too_deep,
-        indentation.option_too_deep,
-        signs.stray_dashes,
-        signs.list_in_place_of_map,
-    ),
+    (indentation.item_too_deep, indentation.option_too_deep, signs.stray_dashes, signs.list_in_place_of_map),
     (indentation.below_a_text, indentation.dedented, indentation.too_deep, signs.trailing_signs),
-    (
-        texts.unknown_aliases,
-        texts.special_starts,
-        texts.lists_of_words,
-        texts.second_colon,
-        indentation.repeated_options,
-    ),
+    (texts.unknown_aliases, texts.special_starts, texts.lists_of_words, texts.second_colon),
+    (indentation.repeated_options,),
 )
 """In their order: each one reads the text that those before it have mended."""
 

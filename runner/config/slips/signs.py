@@ -88,7 +88,12 @@ def missing_space(source: Source) -> Iterator[Slip]:
             at = line.value_start + key.end()
             if re.fullmatch(r"[^\w\s\"'{\[*&|>-]+|[\"']", line.value[key.end() :]):
                 yield replaced(
-                    line, at, line.value_end, "", f'"{line.value[key.end() :]}" follows the ":"', "remove it"
+                    line,
+                    at,
+                    line.value_end,
+                    "",
+                    f'this "{line.value[key.end() :]}" does not belong behind the ":"',
+                    "remove it",
                 )
             elif key[1] in model_keys(model_at(line.path)) or (_is_section(line) and line.value[key.end()] == "{"):
                 help_ = f'write "{key[1]}: {line.value[key.end() :][:60]}"'
