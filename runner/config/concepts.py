@@ -89,6 +89,10 @@ class _Match(NamedTuple):
     is_certain: bool
 
 
+_MAX_WORD = 40
+"""The length of the longest word that is looked at in two halves."""
+
+
 @cache
 def _tables() -> tuple[dict[str, frozenset[str]], list[_Option]]:
     """Return the concepts by their words, and the options."""
@@ -142,7 +146,8 @@ def _concepts_of(part: str) -> Iterator[frozenset[str]]:
             return frozenset(("-", "byte" if _UNITS[word].endswith("B") else "time"))
         return frozenset("-") if word.isdecimal() else table.get(word) or table.get(word.removesuffix("s"), frozenset())
 
-    halves = [(part[:index], part[index:]) for index in range(len(part) - 2, 1, -1)] if not known(part) else []
+    cuts = range(len(part) - 2, 1, -1) if not known(part) and len(part) <= _MAX_WORD else ()
+    halves = ((part[:index], part[index:]) for index in cuts)
     pair = next(((first, rest) for first, rest in halves if len(first) > 2 and known(first) and known(rest)), (part,))
     yield from map(known, pair)
 

@@ -21,6 +21,7 @@ from runner.config.document import (
     SequenceNode,
     dotted_path,
 )
+from runner.config.messages import typo_of
 from runner.config.yaml_parser import is_file
 from runner.errors import Problem
 
@@ -137,9 +138,18 @@ def _value(body: str, environ: Mapping[str, str], read_secret: ReadSecret) -> tu
     state = "not set" if value is None else "empty"
     if operator == ":?" and rest:
         raise UnplacedError("unset-variable", f'the variable "{name}" is {state}: {rest}', "set it in the environment")
-    help_ = f"set it in the environment or with --env-file, or write ${{{name}:-default}}"
+    near = _near(name, environ) if value is None else None
+    help_ = f"did you mean ${{{near}}}, which is set? If not, " if near else ""
+    help_ += f"set it in the environment or with --env-file, or write ${{{name}:-default}}"
     help_ += f", or $${{{name}}} for this text itself" if name.islower() else ""
     raise UnplacedError("unset-variable", f'the variable "{name}" is {state}', help_)
+
+
+def _near(name: str, environ: Mapping[str, str]) -> str | None:
+    """Return the variable that a name may misspell: not `SHOP_B` for `SHOP_A`."""
+    near = typo_of(name, environ)
+    others = [pair for pair in zip(name.split("_"), (near or "").split("_"), strict=False) if pair[0] != pair[1]]
+    return near if all(len(part) > 3 for pair in others for part in pair) else None
 
 
 def _checked(name: str, value: str) -> str:

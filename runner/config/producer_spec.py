@@ -152,6 +152,19 @@ def _both(every_s: float, cron: str) -> str:
     )
 
 
+def _once_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
+    if producer.once is not None:
+        for key, value in (("every", producer.every), ("cron", producer.cron), ("http", producer.http)):
+            if value is not None:
+                message = f'"once" is for producers that end, and this one has "{key}"'
+                help_ = 'remove it: "http" takes requests as long as the pipeline runs'
+                if key != "http":
+                    help_ = (
+                        f'remove it to run at each time of "{key}", or remove "{key}" to run only once, at the start'
+                    )
+                yield Conflict(("once",), message, help_)
+
+
 def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
     source = "file" if producer.file is not None else "http" if producer.http is not None else ""
     if producer.handler is None and source:
@@ -162,11 +175,7 @@ def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
     if producer.every is not None and producer.cron is not None:
         help_ = f"{_both(producer.every, producer.cron)}remove one of them"
         yield Conflict(("cron",), '"every" and "cron" cannot be used together', help_)
-    if producer.once is not None:
-        for key, value in (("every", producer.every), ("cron", producer.cron), ("http", producer.http)):
-            if value is not None:
-                message = f'"once" is for producers that end, and this one has "{key}"'
-                yield Conflict(("once",), message, f'remove it, or "{key}"')
+    yield from _once_conflicts(producer)
     if producer.timezone is not None and producer.cron is None:
         help_ = 'add "cron", or remove it' if producer.handler is not None else f'remove it: "{source}" runs at no time'
         if producer.every is not None:

@@ -247,6 +247,9 @@ class UnknownKeys:
         if not is_known and (near := key_meant(key, model, free)):
             return None, "", near
         word = self._meaning(path, word, value, only, missing)
+        is_only = len(missing) == 1 and not {*siblings} - {key, *model_keys(model)}
+        if not is_known and word is None and is_only and not elsewhere and refusal(model, missing[0], value) is None:
+            return None, "", missing[0]  # the only key that it can be
         return (*concept, "") if word is None and concept is not None else (word, "", "")
 
     def _take(self, found: _Unknown, parent: dict[str, Any], value: Any) -> None:

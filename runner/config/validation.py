@@ -257,7 +257,7 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     source_text = document.source_text(path) if is_here and isinstance(error.value, int | float) else ""
     if help_.startswith('put it in quotes: "') and _NUMBER.fullmatch(source_text):
         help_ = f'put it in quotes: "{source_text}"'  # as it is written: 1.10 is the number 1.1
-    if error.value is None and path == error.path and (comment := document.comment_behind(path)):
+    if is_here and not document.source_text(path) and (comment := document.comment_behind(path)):
         help_ = f'"#" starts a comment: put the value in quotes, as in "{comment[:20]}"'
     fix, known = None, ""
     replacement = error.context.get("replacement")

@@ -94,7 +94,7 @@ def decoder(annotation: Any) -> Decode:
     def decode(envelope: Envelope) -> Any:
         return read(utf8(envelope), content_type(envelope.content_type).media)[0]
 
-    return _guarded(decode, validate_json)
+    return _guarded(decode, validate_json, adapter)
 
 
 def checker(adapters: Mapping[str, TypeAdapter[Any]], only: TypeAdapter[Any] | None) -> Check:
@@ -110,7 +110,7 @@ def checker(adapters: Mapping[str, TypeAdapter[Any]], only: TypeAdapter[Any] | N
         if read is not None:
             read(utf8(envelope), content_type(envelope.content_type).media)
 
-    return _guarded(check)
+    return _guarded(check, adapter=only)
 
 
 class JsonText(bytes):
@@ -165,7 +165,7 @@ def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
         try:
             value, kind = read(body, kind)
         except ValidationError as error:
-            message = f'the payload does not fit the schema of "{name}": {_why_invalid(error, body)}'
+            message = f'the payload does not fit the schema of "{name}": {_why_invalid(error, body, adapter=adapter)}'
             raise PublishFailed(message, reason="invalid") from error
         if type(value) is type(payload) and not _is_equal(value, payload) and encode(value)[0] != body:
             message = f'the payload would arrive as another value: the schema of "{name}" does not read what it writes'
@@ -213,10 +213,12 @@ def _refuse_nan(payload: Any, place: str = "") -> None:
         _refuse_nan(value, inside)
 
 
-def _why_invalid(error: ValidationError, body: bytes, *, shows_values: bool = False) -> str:
+def _why_invalid(
+    error: ValidationError, body: bytes, *, shows_values: bool = False, adapter: TypeAdapter[Any] | None = None
+) -> str:
     if any(detail["type"] == "json_invalid" and not detail["loc"] for detail in error.errors(include_url=False)):
         return f"the body is not JSON: {json_error(body)}"
-    return validation_errors(error, shows_values=shows_values)
+    return validation_errors(error, shows_values=shows_values, adapter=adapter)
 
 
 def with_values(failure: PublishFailed, body: bytes) -> str:
@@ -273,10 +275,12 @@ def value_at(envelope: Envelope, path: str) -> Any:
     return value
 
 
-def _guarded(work: Callable[..., T], parse: Callable[[bytes], T] | None = None) -> Callable[..., T]:
+def _guarded(
+    work: Callable[..., T], parse: Callable[[bytes], T] | None = None, adapter: TypeAdapter[Any] | None = None
+) -> Callable[..., T]:
     """Return a function that raises InvalidMessage for every kind of bad body.
 
-    `parse` does the same as `work` with plain JSON, which nearly all bodies are.
+    `parse` does the same as `work` with plain JSON, which nearly all bodies are; `adapter` is the one that both use.
     """
 
     def work_or_refuse(envelope: Envelope, *rest: Any) -> T:
@@ -288,7 +292,7 @@ def _guarded(work: Callable[..., T], parse: Callable[[bytes], T] | None = None) 
                 return parse(body if body[:1] != b"\xef" else without_mark(body))
             return work(envelope, *rest)
         except ValidationError as error:
-            raise InvalidMessage(_why_invalid(error, envelope.body)) from error
+            raise InvalidMessage(_why_invalid(error, envelope.body, adapter=adapter)) from error
         except UnicodeDecodeError as error:
             text = f"the body is not {error.encoding.upper()}: {error.reason} at byte {error.start}"
             raise InvalidMessage(text) from error

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from runner.config.messages import describe, texts
 
@@ -19,16 +19,40 @@ _BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at mos
 _OF_TYPES = re.compile(r"_(attributes_)?(type|parsing|from_float|exact)(_\w+)?$")
 
 
-def validation_errors(error: ValidationError, whole: str = "the payload", *, shows_values: bool = False) -> str:
-    """Return the first errors, by field. Values are left out unless `shows_values`: they may be secret."""
+def validation_errors(
+    error: ValidationError,
+    whole: str = "the payload",
+    *,
+    shows_values: bool = False,
+    adapter: TypeAdapter[Any] | None = None,
+) -> str:
+    """Return the first errors, by field. Values are left out unless `shows_values`: they may be secret.
+
+    With the adapter that found them, a missing field that may be null is told that it needs a default.
+    """
     found: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         where = ".".join(str(part) for part in detail["loc"]) or whole
         value = detail.get("input") if shows_values else None
-        found.setdefault(where, f"{where} {_words(detail['type'], detail, value, shows_values=shows_values)}")
+        words = _words(detail["type"], detail, value, shows_values=shows_values)
+        if detail["type"] == "missing" and adapter is not None and where in _nullable_fields(adapter):
+            words += " (it may be null, but has no default: add `= None` to it in the model)"
+        found.setdefault(where, f"{where} {words}")
     shown = list(found.values())[:_MAX_SHOWN]
     more = len(found) - len(shown)
     return "; ".join(shown) + (f" (and {more} more)" if more else "")
+
+
+def _nullable_fields(adapter: TypeAdapter[Any]) -> set[str]:
+    """Return the fields of a model or a dataclass that may be null. In pydantic 1 they had the default None."""
+    schema: Mapping[str, Any] = adapter.core_schema
+    while "fields" not in schema or schema["type"] == "dataclass":
+        if "schema" not in schema:
+            return set()
+        schema = schema["schema"]
+    fields = schema["fields"]
+    items = fields.items() if isinstance(fields, Mapping) else ((field["name"], field) for field in fields)
+    return {name for name, field in items if field["schema"]["type"] == "nullable"}
 
 
 def _words(kind: str, detail: Mapping[str, Any], value: object, *, shows_values: bool) -> str:

@@ -78,6 +78,8 @@ def _unread_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[
         if name not in read and name not in dead and queue.unread != "ignore":
             message = f'queue "{name}" has no subscriber'
             help_text = "add a subscriber, or write `unread: ignore` under it if another program reads it"
+            if meant := typo_of(name, [other for other in spec.queues if other in read]):
+                help_text = f'did you mean "{meant}"? If not, {help_text}'
             yield loaded.problem("unread-queue", ("queues", name), message, help_text, severity="warning", on="key")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 import logging
 import re
@@ -20,13 +21,16 @@ from runner.pipeline.import_problems import ImportProblem, Place
 from runner.pipeline.model import Handler, Pipeline, Producer, Subscriber
 from runner.pipeline.payload_use import definition_of, own_nodes
 from runner.tables import read_kind
-from runner.units import pluralize
+from runner.units import parse_duration, pluralize
 
 _METHODS = ("debug", "info", "warning", "error", "exception", "critical")
 _KEYWORDS = ("exc_info", "stack_info", "stacklevel", "extra")
 _CONVERSION = re.compile(r"%[-#0 +]*(?:\*|\d+)?(?:\.(?:\*|\d+))?[diouxXeEfFgGcrsa]")
 _BRACES = re.compile(r"\{[\w.!:]*\}")
 _OURS = (Publish, RetryLater, Reject)
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Found = tuple[ast.expr, str, str]
+"""The expression to underline, what the handler does there, and what to write."""
 
 
 def source_warnings(path: str, call: Callable[..., Any]) -> Iterator[ImportProblem]:
@@ -56,22 +60,16 @@ def untaken_resources(loaded: PipelineFile, pipeline: Pipeline) -> Iterator[Prob
 
 
 def _wrong_calls(path: str, function: FunctionType) -> Iterator[ImportProblem]:
-    """Yield a warning for each call that fails whenever it is made, and for each coroutine that is not awaited."""
-    names, known = function.__code__.co_names, function.__globals__
+    """Yield a warning for each call that fails whenever it is made, and for what is not awaited or not raised."""
+    names, known = function.__code__.co_names, {**vars(builtins), **function.__globals__}
     used = {name: known[name] for name in names if name in known and _is_checked(known[name])}
     if not used or (definition := definition_of(function)) is None:
         return
     node, above = definition
-    statements = {item.value for item in ast.walk(node) if isinstance(item, ast.Expr)}
-    for item in ast.walk(node):
-        if not isinstance(item, ast.Call):
-            continue
-        found = _wrong(item, used) or (_unawaited(item, used, node) if item in statements else None)
-        if found is not None:
-            shown = ast.unparse(item.func)
-            length = (item.func.end_col_offset or 0) - item.func.col_offset
-            at = Place(function.__code__.co_filename, above + item.lineno, item.col_offset + 1, length)
-            yield ImportProblem("wrong-call", f'"{path}" calls {shown}() {found[0]}', f"write {found[1]}", place=at)
+    for item, what, meant in (*_failing(node, used), *_unawaited(node, used), *_unraised(node, used)):
+        length = (item.end_col_offset or 0) - item.col_offset
+        at = Place(function.__code__.co_filename, above + item.lineno, item.col_offset + 1, length)
+        yield ImportProblem("wrong-call", f'"{path}" {what}', f"write {meant}", place=at)
 
 
 def _lost_returns(path: str, function: FunctionType) -> Iterator[ImportProblem]:
@@ -96,36 +94,87 @@ def _free_parameters(handler: Handler) -> list[str]:
 
 def _is_checked(value: object) -> bool:
     is_logger = value is logging or isinstance(value, logging.Logger)
-    return is_logger or any(value is each for each in _OURS) or _is_asyncio(value) or inspect.iscoroutinefunction(value)
+    return is_logger or value is Publish or _is_error(value) or _is_asyncio(value) or inspect.iscoroutinefunction(value)
 
 
 def _is_asyncio(value: object) -> bool:
     return inspect.ismodule(value) and value.__name__ == "asyncio"
 
 
-def _unawaited(call: ast.Call, used: Mapping[str, Any], node: ast.AST) -> tuple[str, str] | None:
-    """Return what is wrong with a call as a statement, and what to write: that of a coroutine function does nothing."""
-    match call.func:
-        case ast.Name(id=name):
-            called = used.get(name)
-        case ast.Attribute(value=ast.Name(id=name), attr=attribute) if _is_asyncio(used.get(name)):
-            called = getattr(used[name], attribute, None)
-        case _:
-            return None
-    if not inspect.iscoroutinefunction(called):
-        return None
-    meant = f"`await {ast.unparse(call)}`"
-    if isinstance(node, ast.FunctionDef):
-        returned = f" -> {ast.unparse(node.returns)}" if node.returns is not None else ""
-        meant = f'"async def {node.name}({ast.unparse(node.args)}){returned}:", and {meant} in it'
-    return "without `await`, which does nothing", meant
+def _is_error(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
+def _failing(node: _Function, used: Mapping[str, Any]) -> Iterator[_Found]:
+    for item in ast.walk(node):
+        if isinstance(item, ast.Call) and (found := _wrong(item, used)) is not None:
+            yield item.func, f"calls {ast.unparse(item.func)}() {found[0]}", found[1]
+
+
+def _unraised(node: _Function, used: Mapping[str, Any]) -> Iterator[_Found]:
+    """Yield the errors that are returned, yielded or only made."""
+    for item in own_nodes(node):
+        if not isinstance(item, ast.Return | ast.Yield | ast.Expr):
+            continue
+        made = item.value.func if isinstance(item.value, ast.Call) else item.value
+        if item.value is not None and isinstance(made, ast.Name) and _is_error(used.get(made.id)):
+            verb = {ast.Return: "returns", ast.Yield: "yields"}.get(type(item), "makes")
+            yield made, f"{verb} {made.id}, which has its effect only when it is raised", _raised(item.value)
+
+
+def _raised(value: ast.expr) -> str:
+    return f"`raise {ast.unparse(value)}`".replace("'", '"')
+
+
+def _unawaited(node: _Function, used: Mapping[str, Any]) -> Iterator[_Found]:
+    """Yield the calls of coroutine functions whose coroutine is dropped, returned, or used like its result."""
+    for call, is_used in _unawaited_calls(node):
+        match call.func:
+            case ast.Name(id=name):
+                called = used.get(name)
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute) if _is_asyncio(used.get(name)):
+                called = getattr(used[name], attribute, None)
+            case _:
+                continue
+        if inspect.iscoroutinefunction(called):
+            meant = f"`await {ast.unparse(call)}`"
+            if isinstance(node, ast.FunctionDef):
+                returned = f" -> {ast.unparse(node.returns)}" if node.returns is not None else ""
+                meant = f'"async def {node.name}({ast.unparse(node.args)}){returned}:", and {meant} in it'
+            effect = "which gives a coroutine, not its result" if is_used else "which does nothing"
+            yield call.func, f"calls {ast.unparse(call.func)}() without `await`, {effect}", meant
+
+
+def _unawaited_calls(node: _Function) -> Iterator[tuple[ast.Call, bool]]:
+    """Yield the calls that no `await` can reach, and whether their value is used."""
+    nodes = [*own_nodes(node)]
+    misused = {
+        id(value)
+        for item in nodes
+        if isinstance(item, ast.Attribute | ast.Subscript | ast.BinOp | ast.Compare | ast.FormattedValue)
+        for value in ast.iter_child_nodes(item)
+    }
+    for item in nodes:
+        if isinstance(item, ast.Expr | ast.Return | ast.Assign) and isinstance(call := item.value, ast.Call):
+            names = {target.id for target in getattr(item, "targets", ()) if isinstance(target, ast.Name)}
+            uses = [
+                each
+                for each in nodes
+                if isinstance(each, ast.Name) and each.id in names and isinstance(each.ctx, ast.Load)
+            ]
+            if not isinstance(item, ast.Assign) or (uses and all(id(each) in misused for each in uses)):
+                yield call, not isinstance(item, ast.Expr)
+
+
+def _is_read(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Load)
 
 
 def _wrong(call: ast.Call, used: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return what is wrong with a call, and the call to write; None if it works or is another one."""
     match call.func:
         case ast.Name(id=name) if isinstance(used.get(name), type):
-            return _wrong_arguments(call, used[name])
+            return _wrong_arguments(call, used[name]) if used[name] in _OURS else None
         case ast.Attribute(value=ast.Name(id=name), attr=method) if method in _METHODS and name in used:
             return _wrong_log_call(call) if used[name] is logging or isinstance(used[name], logging.Logger) else None
     return None
@@ -133,6 +182,13 @@ def _wrong(call: ast.Call, used: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _wrong_arguments(call: ast.Call, kind: type) -> tuple[str, str] | None:
     """Return what is wrong with a call of a class of the runner by the names of its arguments."""
+    if kind is RetryLater and call.args and _is_reason(call.args[0]):
+        keywords = [ast.keyword("reason", call.args[0]), *call.keywords]
+        found = _wrong_arguments(ast.Call(call.func, [], keywords), kind)
+        if found is None and not any(item.arg == "after" for item in call.keywords):
+            found = "", _written(call, args=[ast.Constant("30s"), *call.args])
+        shown = ast.unparse(call.args[0])
+        return (f"with {shown}, which is not a duration", found[1]) if found is not None else None
     taken = [*inspect.signature(kind).parameters]
     given = {*taken[: len(call.args)], *(item.arg for item in call.keywords)}
     words = read_kind("runner.pipeline", "handler_styles.txt", "argument").items()
@@ -149,6 +205,17 @@ def _wrong_arguments(call: ast.Call, kind: type) -> tuple[str, str] | None:
     if not wrong:
         return None
     return f"with {' and '.join(wrong)}, which it does not take", _written(call, keywords=keywords)
+
+
+def _is_reason(argument: ast.expr) -> bool:
+    """Whether a text where `RetryLater` takes a duration is none."""
+    if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
+        return isinstance(argument, ast.JoinedStr) and " " in ast.unparse(argument)
+    try:
+        parse_duration(argument.value)
+    except ValueError:
+        return True
+    return False
 
 
 def _wrong_log_call(call: ast.Call) -> tuple[str, str] | None:

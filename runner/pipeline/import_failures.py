@@ -36,6 +36,7 @@ from runner.pipeline.import_problems import (
     ImportProblem,
     Place,
     field_place,
+    folders_of_the_user,
     is_of_the_user,
     missing_help,
     module_failed,
@@ -168,7 +169,7 @@ def _missing_module(failure: Failure) -> ImportProblem | None:
         return None
     name, top = error.name, error.name.partition(".")[0]
     parent, _, last = name.rpartition(".")
-    folders = [entry for entry in sys.path if entry and is_of_the_user(entry)]
+    folders = folders_of_the_user(sys.path)
     what, place = f'imports "{name}", which is not found', failure.at(frame, last)
     if failure.is_in_library:
         matter, hint = how_to_get([name])

@@ -23,6 +23,8 @@ EFFECT = "import-effect"
 """The code of warnings about what a module does when it is imported."""
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MAX_LISTED = 5
+_MAX_ABOVE = 4
+"""Over how many folders a package is looked for."""
 _F_STRING = re.compile(r"\b[rR]?[fF][rR]?(['\"]).*\1")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
@@ -272,7 +274,7 @@ def missing_module(module: str, missing: str, path: Sequence[str] | None = None)
     what = f'module "{module}" not found'
     if missing != module:
         what += f': there is no "{missing}"'
-    folders = [entry for entry in path if entry and is_of_the_user(entry)]
+    folders = folders_of_the_user(path)
     looked = ", ".join(dict.fromkeys(map(display_path, folders)))
     hint = missing_help(module, missing, folders)
     if module.endswith(".py"):
@@ -289,8 +291,9 @@ def missing_help(module: str, missing: str, folders: Sequence[str], likeness: fl
     parent, _, name = missing.rpartition(".")
     rest, before = module.removeprefix(missing), f"{parent}." if parent else ""
     inside = [os.path.join(folder, *parent.split(".")) for folder in folders] if parent else folders
-    if not parent and (elsewhere := _help_elsewhere(name, folders, rest)):
-        return elsewhere
+    looks = (_help_above, _help_elsewhere) if rest else (_help_elsewhere, _help_above)
+    if not parent and (found := next(filter(None, (look(name, folders, rest) for look in looks)), "")):
+        return found
     for folder in inside if parent else ():
         if os.path.isfile(f"{folder}.py") and os.path.isdir(folder):
             hidden, whole = display_path(f"{folder}.py"), display_path(folder)
@@ -323,9 +326,27 @@ def _help_elsewhere(name: str, folders: Sequence[str], rest: str) -> str:
                 continue
             if path.suffix == ".py" or modules_in([str(path)]):
                 if len(parts) == 2 and not (path.parent / "__init__.py").is_file():
-                    return f"it is in {parts[0]}/: add `python_path: [{parts[0]}]` at the top level of the pipeline"
+                    return f"it is in {parts[0]}/: {_added(path.parent, folder)}"
                 return f'did you mean "{".".join(parts)}{rest}"?'
     return ""
+
+
+def _help_above(name: str, folders: Sequence[str], rest: str) -> str:
+    """Return the help for a package that a folder is a part of, or that lies beside of one above it."""
+    files = ["__init__.py", *([f"{rest[1:].replace('.', os.sep)}.py"] if rest else [])]
+    for folder in map(Path, folders):
+        for above, inner in itertools.product(folder.parents[:_MAX_ABOVE], ("", "src")):
+            package = above / inner / name
+            if is_of_the_user(str(package)) and any((package / file).is_file() for file in files):
+                where = f'this folder is in the package "{name}"' if package in (folder, *folder.parents) else ""
+                return f"{where or f'it is in {display_path(str(package.parent))}/'}: {_added(package.parent, folder)}"
+    return ""
+
+
+def _added(target: Path, searched: Path) -> str:
+    """Return the help to add a folder, found from one that is searched, to the import path."""
+    path = sys_path.python_path_to(str(target), str(searched))
+    return f"add `python_path: [{path}]` at the top level of the pipeline"
 
 
 def modules_in(folders: Iterable[str]) -> list[str]:
@@ -340,6 +361,13 @@ def _listed(folder: str) -> list[str]:
         return sorted(os.listdir(folder))
     except OSError:
         return []
+
+
+def folders_of_the_user(path: Iterable[str]) -> list[str]:
+    """Return the entries of an import path that are neither installed, nor the folder of the runner."""
+    own = os.path.dirname(os.path.dirname(sys_path.PACKAGE_FILE))
+    added = sys_path.added()
+    return [entry for entry in path if entry and is_of_the_user(entry) and (entry != own or entry in added)]
 
 
 def is_of_the_user(file: str) -> bool:

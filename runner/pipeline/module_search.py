@@ -53,7 +53,7 @@ def module_searches(pipelines: Sequence[PipelineFile]) -> list[ModuleSearch]:
     """Put the folders of pipelines that share a process on the import path. Return the searches of their modules."""
     searches = [ModuleSearch(loaded) for loaded in pipelines]
     folders = [folder for search in searches for folder in search.folders]
-    sys_path.extend([*folders, os.path.realpath(os.getcwd())])
+    sys_path.extend([*folders, os.path.realpath(os.getcwd())], [search.home for search in searches])
     ambiguous = _ambiguous(searches)
     for search in searches:
         search.ambiguous = ambiguous
@@ -67,7 +67,8 @@ class ModuleSearch:
         spec = loaded.spec or loaded.recovered
         folder = loaded.path.parent
         names = [folder / name for name in spec.python_path] if spec is not None else []
-        self.folders = list(dict.fromkeys(os.path.realpath(name) for name in [*names, folder]))
+        self.home = os.path.realpath(folder)
+        self.folders = list(dict.fromkeys(os.path.realpath(name) for name in [*map(str, names), self.home]))
         self.current = os.path.realpath(os.getcwd())
         self.ambiguous: set[str] = set()
         self._checked: dict[str, list[ImportProblem]] = {}

@@ -55,7 +55,13 @@ from runner.pipeline.model import (
 from runner.pipeline.module_search import ModuleSearch, module_searches
 from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.payload_use import missing_attributes, without_attribute
-from runner.pipeline.schema_checks import event_mismatches, handler_mismatches, path_mismatches, result_mismatches
+from runner.pipeline.schema_checks import (
+    event_mismatches,
+    handler_mismatches,
+    path_mismatches,
+    result_mismatches,
+    subscriber_path_mismatches,
+)
 from runner.pipeline.signature import (
     payload_annotation,
     read_factory,
@@ -484,13 +490,9 @@ class _Resolver:
                     problem = without_attribute(handler, kind, found, schemas)
                     self._imported.note((*path, "handler"), handler.path, problem, "warning")
         certain = spec.from_ if is_queue else names
-        dedupe = spec.dedupe.key if spec.dedupe is not None else None
-        one_group, no_key = "all messages would be one group", "every message would be invalid"
-        uses = ((spec.order_by, ("order_by",), one_group), (dedupe, ("dedupe", "key"), no_key))
-        for payload_path, at, then in uses:
-            if payload_path is not None and all(name in schemas for name in certain):
-                for mismatch in path_mismatches(payload_path, [schemas[name] for name in certain], then):
-                    self._note("bad-payload-path", (*path, *at), *mismatch)
+        known = [schemas[name] for name in certain] if all(name in schemas for name in certain) else []
+        for code, at, mismatch, severity in subscriber_path_mismatches(spec, known, annotation):
+            self._problems.append(self._loaded.problem(code, (*path, *at), *mismatch, severity=severity))
         unchecked = {name: schema for name, schema in schemas.items() if schema is not annotation}
         if not unchecked:
             return handler

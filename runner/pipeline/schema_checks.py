@@ -10,7 +10,9 @@ from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import TypeAdapter
 
-from runner.config.messages import closest
+from runner.config.messages import closest, typo_of
+from runner.config.subscriber_spec import SubscriberSpec
+from runner.errors import Severity
 from runner.message import Publish
 
 SchemaMismatch = tuple[str, str]
@@ -96,6 +98,34 @@ def path_mismatches(
     if guess := closest(unknown.part, unknown.keys):
         help_text = f'did you mean "{guess}"?'
     yield message, help_text
+
+
+def subscriber_path_mismatches(
+    spec: SubscriberSpec, schemas: Sequence[Any], annotation: Any
+) -> Iterator[tuple[str, tuple[str, ...], SchemaMismatch, Severity]]:
+    """Yield the mismatches of the paths by which a subscriber orders and deduplicates: code, keys, text and severity.
+
+    `schemas` are those of all messages that it gets, none if there are others; then its annotation is compared.
+    """
+    dedupe = spec.dedupe.key if spec.dedupe is not None else None
+    one_group, no_key = "all messages would be one group", "every message would be invalid"
+    for path, at, then in ((spec.order_by, ("order_by",), one_group), (dedupe, ("dedupe", "key"), no_key)):
+        if path is None:
+            continue
+        yield from (("bad-payload-path", at, mismatch, "error") for mismatch in path_mismatches(path, schemas, then))
+        if not schemas and (mismatch := _misspelt_path(path, annotation)) is not None:
+            yield "payload-attribute", at, mismatch, "warning"
+
+
+def _misspelt_path(path: str, annotation: Any) -> SchemaMismatch | None:
+    """Return the mismatch of a path that is near to one of a model, which need not have all keys of a payload."""
+    if not inspect.isclass(annotation) or not (hasattr(annotation, "model_fields") or is_dataclass(annotation)):
+        return None
+    unknown = first_unknown_key(path, [annotation])
+    guess = typo_of(unknown.part, unknown.keys) if unknown is not None else None
+    if unknown is None or guess is None:
+        return None
+    return f'{" | ".join(unknown.types)} has no "{unknown.part}"', f'did you mean "{guess}"?'
 
 
 def first_unknown_key(path: str, types: Iterable[Any]) -> UnknownKey | None:

@@ -17,15 +17,27 @@ PACKAGE_FILE = os.path.realpath(runner.__file__)
 _STANDARD = os.path.realpath(os.path.dirname(os.__file__))
 _ADDED: dict[str, None] = {}
 """The folders of pipelines that `extend` has put on the import path."""
+_HOMES: dict[str, None] = {}
+"""The folders of the files of pipelines: the paths of `python_path` start there."""
 
 
-def extend(folders: Iterable[str]) -> None:
-    """Put folders on the import path, after the standard library and before installed packages."""
+def extend(folders: Iterable[str], homes: Iterable[str] = ()) -> None:
+    """Put folders on the import path, after the standard library and before installed packages.
+
+    `homes` are the folders that the files of the pipelines are in.
+    """
+    _HOMES.update(dict.fromkeys(homes))
     rest, wanted = base(), list(dict.fromkeys(folders))
     earlier = [entry for entry in sys.path if entry in _ADDED and entry not in wanted]
     _ADDED.update(dict.fromkeys(folder for folder in wanted if folder not in rest))
     sys.path[:] = _with([*wanted, *earlier])
     importlib.invalidate_caches()
+
+
+def python_path_to(target: str, searched: str) -> str:
+    """Return how `python_path` names a folder, which was found from one that is searched."""
+    home = next(iter(_HOMES)) if len(_HOMES) == 1 else searched
+    return os.path.relpath(target, home)
 
 
 def added() -> list[str]:
@@ -36,6 +48,7 @@ def added() -> list[str]:
 def withdraw(folders: Iterable[str]) -> None:
     """Take folders of pipelines off the import path again."""
     for folder in folders:
+        _HOMES.pop(folder, None)
         if _ADDED.pop(folder, "") is None and folder in sys.path:
             sys.path.remove(folder)
 

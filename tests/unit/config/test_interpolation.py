@@ -94,6 +94,15 @@ def test_what_is_not_a_small_text_file_is_no_secret(tmp_path: Path) -> None:
             read_secret_file(name, tmp_path)
 
 
+def test_a_variable_of_nearly_that_name_is_named() -> None:
+    """But not one with another letter or number in its place."""
+    environ = {"RABBIT_URL": "amqp://rabbit", "SHOP_A": "1"}
+    rest = "set it in the environment or with --env-file, or write"
+    for text, meant in (("${RABBITMQ_URL}", "did you mean ${RABBIT_URL}, which is set? If not, "), ("${SHOP_B}", "")):
+        (problem,) = loaded(f"version: 1\nname: {text}\n", environ).problems
+        assert problem.help == f"{meant}{rest} {text[:-1]}:-default}}"
+
+
 def loaded(text: str, environ: dict[str, str] | None = None) -> PipelineFile:
     return load_text(text, Path("a.yaml"), environ or {})
 

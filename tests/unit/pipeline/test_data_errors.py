@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from runner.errors import PublishFailed
-from runner.pipeline.codec import encode, encoder
+from runner.message import Envelope
+from runner.outcome import InvalidMessage
+from runner.pipeline.codec import decoder, encode, encoder
 from runner.pipeline.data_errors import json_error, validation_errors
 from tests.wrong.foreign import foreign_words
 
@@ -69,6 +73,37 @@ def print_order(order: object) -> None:
 
 ROUND: dict[str, Any] = {}
 ROUND["round"] = ROUND
+
+
+class Habit(BaseModel):
+    """A model as in pydantic 1, where this field has the default None."""
+
+    id: str
+    note: str | None
+
+
+@dataclass
+class Plain:
+    """The same as a dataclass."""
+
+    id: str
+    note: str | None
+
+
+@pytest.mark.parametrize("kind", [Habit, Plain])
+def test_a_missing_field_that_may_be_null_is_told_that_it_needs_a_default(kind: type) -> None:
+    """In the words of a dead letter and of a publisher."""
+    words = "note is missing (it may be null, but has no default: add `= None` to it in the model)"
+    with pytest.raises(InvalidMessage) as caught:
+        decoder(kind)(Envelope(b'{"id": "1"}', content_type="application/json"))
+    assert str(caught.value) == words
+    with pytest.raises(PublishFailed, match=re.escape(f'the payload does not fit the schema of "orders": {words}')):
+        encoder(TypeAdapter(kind), "orders")({"id": "1"})
+    with pytest.raises(InvalidMessage) as caught:
+        decoder(kind)(Envelope(b'{"note": null}', content_type="application/json"))
+    assert str(caught.value) == "id is missing"
+    assert decoder(kind)(Envelope(b'{"id": "1", "note": null}', content_type="application/json")).note is None
+
 
 WRONG: list[tuple[Any, str, str]] = [
     ({"i": "S3CR3T"}, "i must be a whole number", ', not the text "S3CR3T"'),

@@ -115,3 +115,13 @@ def test_a_file_that_cannot_be_read_makes_nothing_missing() -> None:
     assert {file for _, file in warned("a", "b")} == {"b"}
     write(b=PAIRS[0][2] + "nonsense: 1\n")
     assert warned("a", "b") == [("unknown-key", "b")]
+
+
+def test_a_queue_that_nobody_reads_may_be_another_one_misspelt() -> None:
+    write(a="queues: {order_queue: , orders_queue: , parcels: }\nsubscribers: {s: {H, from: order_queue}}\n")
+    found = {problem.path: problem.help for problem in load([Path("a.yaml")], {}, is_one_process=False).warnings}
+    rest = "dd a subscriber, or write `unread: ignore` under it if another program reads it"
+    assert found == {
+        "queues.orders_queue": f'did you mean "order_queue"? If not, a{rest}',
+        "queues.parcels": f"a{rest}",
+    }

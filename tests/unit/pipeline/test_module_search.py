@@ -70,6 +70,29 @@ def test_a_module_beside_the_pipeline_is_found_from_any_folder(project: Path) ->
         assert found("app/p.yaml") == []
 
 
+@pytest.mark.parametrize(
+    ("file", "folder", "files", "path", "where"),
+    [
+        ("src/shop/p.yaml", ".", ["src/shop/__init__.py"], "..", 'this folder is in the package "shop"'),
+        ("src/shop/p.yaml", "src/shop", ["src/shop/__init__.py"], "..", 'this folder is in the package "shop"'),
+        ("src/shop/deep/p.yaml", ".", [], "../..", 'this folder is in the package "shop"'),
+        ("deploy/p.yaml", ".", ["src/shop/__init__.py"], "../src", "it is in src/"),
+        ("deploy/p.yaml", "deploy", [], "../src", "it is in {src}/"),
+    ],
+)
+def test_a_package_above_the_pipeline_is_named_by_its_folder(
+    project: Path, file: str, folder: str, files: list[str], path: str, where: str
+) -> None:
+    """With the path from the pipeline's file, wherever the command runs; what it says to add mends it."""
+    write({file: pipeline("p", "shop.orders:work"), "src/shop/orders.py": HANDLER, **dict.fromkeys(files, "")})
+    os.chdir(project / folder)
+    ((problem, _),) = [(item, item.code) for item in _read((str(project / file),)) if item.code != "unread-queue"]
+    added = f"python_path: [{path}]"
+    assert problem.help == f"{where.format(src=project / 'src')}: add `{added}` at the top level of the pipeline"
+    write({str(project / file): pipeline("p", "shop.orders:work", added)})
+    assert found(str(project / file)) == []
+
+
 def test_a_module_in_the_current_folder_is_found(project: Path) -> None:
     """`handlers/` beside `pipelines/`."""
     write({"pipelines/p.yaml": pipeline("p", "handlers_b.orders:work"), "handlers_b/orders.py": HANDLER})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,6 +56,12 @@ ORDER: Any = {"id": 1, "text": "9.5"}
 PUBLISH: Any = Publish
 
 
+def in_a_thread(work: Callable[[], Any]) -> Any:
+    """Run something in another thread, as the function of a handler is."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
 @pytest.mark.parametrize(
     ("work", "hint"),
     [
@@ -69,11 +77,15 @@ PUBLISH: Any = Publish
             lambda: ORDER["text"] * 1.19,
             "this number is a text: convert it with float(…), or annotate the payload with a model",
         ),
+        (
+            lambda: in_a_thread(sqlite3.connect(":memory:").cursor),
+            'connect in the handler, for each message: write "with closing(sqlite3.connect(…)) as db, db:" there',
+        ),
         (lambda: cast("Any", None)["id"], ""),
     ],
 )
 def test_common_errors_of_handlers_say_what_to_write(work: Callable[[], Any], hint: str) -> None:
-    with pytest.raises((AttributeError, TypeError)) as caught:
+    with pytest.raises((AttributeError, TypeError, sqlite3.ProgrammingError)) as caught:
         work()
     assert error_hint(caught.value) == ({"hint": hint} if hint else {})
 

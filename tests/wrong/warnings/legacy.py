@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 
-from runner import Message, Publish, RetryLater
+from runner import Message, Publish, Reject, RetryLater
 
 log = logging.getLogger(__name__)
 
@@ -52,3 +52,38 @@ def ship_and_wait(order: dict) -> None:
 def lines(order: dict):
     yield order["lines"]
     return order["id"]
+
+
+async def price_of(order: dict) -> dict:
+    return {"id": order["id"], "cents": 100}
+
+
+async def price(order: dict) -> dict:
+    return price_of(order)
+
+
+async def book(order: dict) -> None:
+    priced = price_of(order)
+    print(f"{priced['cents']} cents")
+
+
+def check(order: dict):
+    if not order["lines"]:
+        return Reject("no lines")
+    if order["lines"] > 10:
+        Reject("too many lines")
+    return None
+
+
+def ask(order: dict) -> None:
+    if order["late"]:
+        raise RetryLater("the carrier is busy", countdown=1)
+    if order["lost"]:
+        raise RetryLater("the carrier is away")
+
+
+async def all_at_once(order: dict) -> None:
+    first = price_of(order)
+    second = price_of(order)
+    await asyncio.gather(first, second)
+    raise RetryLater("30s")
