@@ -71,7 +71,11 @@ def _none_or_list(name: str, value: object) -> object:
             help_ = f"write [{', '.join(f'{{{name}: {key}, times: {count}}}' for key, count in value.items())}]"
         raise spec_error("wrong-type", "must be none or a list, not a map", help_)
     if not isinstance(value, list | tuple):
-        help_ = "write none, or [{…}, {…}]"
+        is_count = type(value) is int and value > 0
+        item = f"times: {value}" if is_count and name == "queue" else f"{name}: NAME, times: {value}"
+        help_ = (
+            f"write [{{{item}}}]" if is_count else "write none" if value in (0, None) else "write none, or [{…}, {…}]"
+        )
         raise spec_error("wrong-type", f"must be none or a list, not {describe(value)}", help_)
     return value
 

@@ -119,11 +119,12 @@ class UnknownKeys:
             return False
         if form_of(key, value, model, free):
             return False
-        is_compound = has_parts(place, key, value) and not duration_of(value)
+        is_payload = word is not None and word.key == "payload"  # what is below it are not keys of the language
+        is_compound = has_parts(place, key, value) and not duration_of(value) and not is_payload
         may_be = word is None or word.how in ("^", "!") or word.key in ("arguments", "handler", "from", "url")
         is_known = word is not None and word.how in ("^", "!")
         may_be = (may_be and is_level(place, value, model, is_known=is_known)) or is_all_known(word, value, model)
-        if not is_compound and not may_be:
+        if is_payload or (not is_compound and not may_be):
             return False
         names = {inner: f"{key}.{inner}" if is_compound else inner for inner in value}
         if {*names.values()} & {*parent}:

@@ -19,6 +19,15 @@ from runner.config.queue_spec import BindSpec, ExchangeSpec, QueueSpec
 from runner.config.spec import EventSpec, LoggingSpec, PipelineSpec, ResourceSpec, ShutdownSpec, TelemetrySpec
 from runner.config.spec_model import SpecModel, model_keys
 from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, SubscriberSpec, TripSpec
+from runner.config.suite_spec import (
+    CaseSpec,
+    DeadSpec,
+    ExpectSpec,
+    PublishedSpec,
+    PublishSpec,
+    ReplacementSpec,
+    SuiteSpec,
+)
 from runner.config.target_spec import TargetSpec
 from runner.config.validation import validate
 from runner.config.yaml_parser import parse_yaml
@@ -30,6 +39,9 @@ ROWS = read_table("runner.config", "foreign_words.txt", 5)
 MODELS: tuple[type[SpecModel], ...] = (
     *(PipelineSpec, SubscriberSpec, QueueSpec, ProducerSpec, EventSpec, TargetSpec, ExchangeSpec, RetrySpec, BatchSpec),
     *(TripSpec, DedupeSpec, BrokerSpec, TlsSpec, BindSpec, LoggingSpec, TelemetrySpec, ShutdownSpec, ResourceSpec),
+)
+MODELS_OF_TESTS: tuple[type[SpecModel], ...] = (
+    *(SuiteSpec, CaseSpec, ReplacementSpec, ExpectSpec, PublishSpec, PublishedSpec, DeadSpec),
 )
 ITEMS = {
     "queue": "queues:\n",
@@ -119,7 +131,7 @@ def test_the_language_takes_what_the_help_for_a_file_says_to_write() -> None:
 
 def test_rows_name_keys_of_the_language() -> None:
     """A renamed key is one of the map of its place, or of the map below it."""
-    places = {model.__name__.removesuffix("Spec").lower(): model for model in MODELS}
+    places = {model.__name__.removesuffix("Spec").lower(): model for model in (*MODELS, *MODELS_OF_TESTS)}
     for place, words, key, how, _ in ROWS:
         if place in places and key != "-" and how not in ("!", "items"):
             assert key.partition(".")[0] in model_keys(places[place]), f"{place}: {words.split()[0]}"
