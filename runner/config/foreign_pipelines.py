@@ -43,7 +43,8 @@ _RUNS: Final = ("push", "pull_request", "workflow_dispatch", "schedule", "releas
 """What runs a workflow of GitHub, where only the names of queues have a place."""
 _SAYS_NOTHING: Final = (
     *("version", "kind", "api_version", "$schema", "asyncapi", "awstemplate_format_version", "transform", "type"),
-    *("labels", "annotations", "description", "action", "protocol", "runtime", "info", "$ref"),
+    *("labels", "annotations", "description", "action", "protocol", "runtime", "info", "$ref", "is", "binding_version"),
+    *("default_content_type", "delivery_mode"),
 )
 """Keys that only say what kind of file it is, or what is in it."""
 _LOCAL: Final = r"localhost|127\.|\[::1"
@@ -280,6 +281,8 @@ def _add_item(found: dict[str, Any], section: str, name: str, value: Any, fields
         for wrapper in ("options", "settings", "arguments"):
             item |= item.pop(wrapper) if isinstance(item.get(wrapper), dict) else {}
     section = section.rstrip("!")
+    if section == "queues" and name in found.get("events", {}):
+        return
     if name.isdecimal():
         own = next((item.pop(key) for key in _NAMES if item.get(key)), f"{section[:-1]}_{name}")
         name = str(own)

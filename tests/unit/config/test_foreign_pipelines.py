@@ -114,6 +114,17 @@ operations:
   ship: {action: receive, channel: {$ref: "#/channels/orders"}}
   place: {action: send, channel: {$ref: "#/channels/orders"}}
 """
+ROUTED = """\
+asyncapi: 3.0.0
+defaultContentType: application/json
+channels:
+  paid: {address: order.paid, bindings: {amqp: {is: routingKey, exchange: {name: shop}}}}
+  parcels: {address: parcels, bindings: {amqp: {is: queue}}}
+operations:
+  ship: {action: receive, channel: {$ref: "#/channels/paid"}, bindings: {amqp: {deliveryMode: 2}}}
+  book: {action: receive, channel: {$ref: "#/channels/paid"}}
+  pack: {action: send, channel: {$ref: "#/channels/parcels"}}
+"""
 AIRFLOW = """\
 dag_id: nightly
 schedule: "0 3 * * *"
@@ -237,6 +248,15 @@ CRONTAB = "# nightly\n30 3 * * 1-5 /usr/bin/python /srv/app.py report\n"
         ),
         (SPRING, ['broker: {host: rabbit, user: shop, password: "***"}', "  subscriber: {prefetch: 20}"]),
         (LOGSTASH, ["  orders: {from: orders, prefetch: 50, handler: module:orders}"]),
+        (
+            ROUTED,  # each of two that receive gets every message
+            [
+                "  parcels: {unread: ignore}",
+                "  order.paid: {exchange: shop}",
+                "  ship: {from: order.paid, handler: module:ship}",
+                "  book: {from: order.paid, handler: module:book}",
+            ],
+        ),
         (ASYNCAPI, ["  place: {to: orders, handler: module:place}", "  ship: {from: orders, handler: module:ship}"]),
         (
             AIRFLOW,
@@ -304,12 +324,21 @@ def test_the_help_for_a_file_has_its_pipeline(text: str, parts: list[str], tmp_p
         ),
         (NESTED, "it leaves out output.retry.max_retries)"),
         (TOML, "write this pipeline for it:"),
+        (ROUTED, "with your functions):"),
     ],
 )
 def test_the_help_for_a_file_names_what_has_no_place(text: str, left_out: str, tmp_path: Path) -> None:
     found = foreign_files.foreign_file(Lines(text), tmp_path)
     assert found is not None
     assert left_out in found.help.split("\n")[1]
+
+
+def test_a_workflow_that_tests_software_stays_what_it_is() -> None:
+    """No pipeline is written for it: the words of a workflow become one where it runs on no machine of GitHub."""
+    found = foreign_files.foreign_file(Lines("on: [push]\njobs: {test: {runs-on: ubuntu-latest, steps: []}}\n"))
+    assert found is not None
+    assert found.help.startswith("leave it as it is")
+    assert "version: 1" not in found.help
 
 
 def test_functions_are_looked_for_beside_the_file(tmp_path: Path) -> None:
