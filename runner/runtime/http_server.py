@@ -21,7 +21,7 @@ from runner.metrics import Samples
 from runner.pipeline.body_encoding import TEXT
 from runner.runtime import exposition
 from runner.runtime.answers import Answer
-from runner.runtime.http_connections import HttpConnections, connection_limit, open_listeners
+from runner.runtime.http_connections import WARN_INTERVAL_S, HttpConnections, connection_limit, open_listeners
 from runner.runtime.http_producer import MESSAGE_HEADERS, HttpProducer
 from runner.runtime.idempotency import HEADER
 from runner.tasks import InProgress, wait_set
@@ -86,6 +86,7 @@ class HttpServer:
         self._runner: web.AppRunner | None = None
         self._connections: HttpConnections | None = None
         self._refusal = "the pipeline is starting"
+        self._next_warning_at: dict[int, float] = {}
         self._url = ""
         self._answering = InProgress()
 
@@ -219,6 +220,8 @@ class HttpServer:
                     }
                     status, answer = await producer.accept(body, request.content_type, {**trace, **given})
             retry = {"Retry-After": str(RETRY_AFTER_S)} if status in (409, 503) else None
+            if isinstance(answer, dict):
+                self._warn_refused(request, status, str(answer.get("error")))
             if isinstance(answer, Answer):
                 kind = f"{TEXT}; charset=utf-8" if answer.content_type == TEXT else answer.content_type
                 response = web.Response(body=answer.body, headers={"Content-Type": kind})
@@ -259,10 +262,18 @@ class HttpServer:
         elif error.status == 405:
             methods = allowed.get("Allow", "").replace(",", " or ")
             text = f"{request.method} is not allowed here: use {methods}"
+        self._warn_refused(request, error.status, text)
         response = web.json_response({"error": text}, status=error.status, headers=allowed)
         if error.status == 413:
             response.force_close()
         return response
+
+    def _warn_refused(self, request: web.Request, status: int, error: str) -> None:
+        """Log that the request of a client is wrong, for each status at most once every `WARN_INTERVAL_S`."""
+        now = asyncio.get_running_loop().time()
+        if 400 <= status < 500 and now >= self._next_warning_at.get(status, 0):
+            self._next_warning_at[status] = now + WARN_INTERVAL_S
+            log.get_logger().warning("http.refused", status=status, path=request.path, error=error)
 
 
 def _loopback_guard() -> Any:

@@ -244,7 +244,9 @@ async def test_a_disk_that_is_full(file_project: Project, fault: Fault) -> None:
             async with asyncio.TaskGroup() as tasks:
                 for number in range(200, 2200):
                     tasks.create_task(publish(transport, number))
-                assert (await events.get()).event == "broker.blocked"
+                blocked = await events.get()
+                assert blocked.event == "broker.blocked"
+                assert str(blocked.fields["hint"]).endswith(f"free some of the disk of {folder}")
                 await take(transport, 100)
                 (folder / "filler").unlink()
                 assert (await events.get()).event == "broker.unblocked"

@@ -144,6 +144,8 @@ async def test_what_cannot_be_a_message_is_refused_with_its_reason(project: Proj
         await stop(runner)
     assert heard.startswith(accepted["ids"][0])
     assert len(lines(runner, "message.published")) == 1
+    refusals = [(line["status"], line["path"]) for line in lines(runner, "http.refused")]
+    assert refusals == [(422, "/orders"), (413, "/orders"), (404, "/order"), (405, "/orders")]  # each once a minute
 
 
 async def test_headers_of_a_request_are_options_of_its_message(project: Project) -> None:

@@ -430,7 +430,9 @@ class FileBroker(MemoryBroker):
         if reason is None:
             self._report("broker.unblocked", "info")
         else:
-            self._report("broker.blocked", "warning", reason=reason)
+            hint = f"publishers wait, and go on when there is room: free some of the disk of {self.path.parent}"
+            more = {"hint": hint} if "full" in reason else {}
+            self._report("broker.blocked", "warning", reason=reason, **more)
 
     def _report_failed(self, error: Exception) -> BrokerUnavailable:
         lost = self.failure = unusable(self.path, error)
