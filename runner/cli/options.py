@@ -113,9 +113,11 @@ def http_address(
         digits = re.match(r"\d+(?![.\d]*\.)", port)
         number = int(digits[0]) if digits else 8080
         host = name or ("127.0.0.1" if digits or os.path.exists(port) else port)
-        meant = f"{host}:{number if number <= 65_535 else 8080}"
-        after = f", or --http 0.0.0.0:{value} for all" if value.isdecimal() else ""
-        what = f"the port {number} is too large" if number > 65_535 else f'"{value}" is not HOST:PORT'
+        is_too_large = number > 65_535
+        number = 8080 if is_too_large else number
+        meant = f"{host}:{number}"
+        after = f", or --http 0.0.0.0:{number} for all" if value.isdecimal() else ""
+        what = f"the port {digits[0]} is too large" if digits and is_too_large else f'"{value}" is not HOST:PORT'
         raise BadValue(what, by=[meant], after=after) from None
 
 

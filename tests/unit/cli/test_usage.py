@@ -543,6 +543,11 @@ SAID = [
         "write: runner up pipeline.yaml --http 127.0.0.1:8080",
     ),
     (
+        "up pipeline.yaml --http 99999",
+        "--http: the port 99999 is too large",
+        "write: runner up pipeline.yaml --http 127.0.0.1:8080, or --http 0.0.0.0:8080 for all",
+    ),
+    (
         "up pipeline.yaml --http 8080",
         '--http: "8080" is not HOST:PORT',
         "write: runner up pipeline.yaml --http 127.0.0.1:8080, or --http 0.0.0.0:8080 for all",
