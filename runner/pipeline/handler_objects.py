@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -116,8 +117,7 @@ def _of_celery(node: ast.AST | None) -> str:
         text = ast.unparse(item) if isinstance(item, ast.Call | ast.Attribute) else ""
         if isinstance(item, ast.Call) and text.startswith(("self.retry(", "task.retry(")):
             pause = next((given.value for given in item.keywords if given.arg == "countdown"), None)
-            after = f"{pause.value}s" if isinstance(pause, ast.Constant) and isinstance(pause.value, int) else "30s"
-            raised = f'raise RetryLater(after="{after}")'
+            raised = f"raise RetryLater(after={_pause(pause)})"
             parts.append(f'write `{raised}`, with "from runner import RetryLater", in place of {text}')
         elif text.partition(".")[2] in _OF_A_REQUEST:
             read[text] = f"{_OF_A_REQUEST[text.partition('.')[2]]} in place of {text}"
@@ -125,6 +125,15 @@ def _of_celery(node: ast.AST | None) -> str:
         added = 'add the parameter "message: runner.Message", with "import runner"'
         parts.append(f"{added}, and write {' and '.join(read.values())}")
     return ", and ".join(parts)
+
+
+def _pause(countdown: ast.expr | None) -> str:
+    """Return the argument `after` of `RetryLater` for a number of seconds."""
+    if isinstance(countdown, ast.Constant) and isinstance(countdown.value, int):
+        return f'"{countdown.value}s"'
+    if countdown is None:
+        return '"3m"'  # as Celery
+    return re.sub(r"\b(?:self|task)\.request\.retries\b", "(message.attempt - 1)", ast.unparse(countdown))
 
 
 _OF_A_REQUEST = {

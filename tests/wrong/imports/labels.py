@@ -10,3 +10,11 @@ def retry(self, order: dict) -> None:
     if self.request.retries > 3:
         print("too often", self.request.id)
     raise self.retry(countdown=60)
+
+
+def retry_more_slowly(self, order: dict) -> None:
+    raise self.retry(countdown=2**self.request.retries)
+
+
+def retry_as_usual(self, order: dict) -> None:
+    raise self.retry()
