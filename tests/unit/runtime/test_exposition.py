@@ -95,7 +95,7 @@ MANY = 1000
 
 
 def test_a_scrape_of_a_thousand_busy_subscribers_takes_little_of_the_processor() -> None:
-    """A scrape grows with the subscribers, not with their square, and is a fraction of a megabyte: it takes some 30 ms."""
+    """Its time, some 30 ms, grows with the subscribers, not with their square; it is a fraction of a megabyte."""
     metrics = Metrics()
     names = [f"subscriber_{number}" for number in range(MANY)]
     subscribers = {name: SubscriberCounts(name, f"queue_of_{name}") for name in names}
