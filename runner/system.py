@@ -152,7 +152,8 @@ def load_to_publish(source: str | os.PathLike[str], environ: Mapping[str, str], 
         pipeline, problems = _read_to_publish(Path(text), environ, broker)
     if pipeline.broker.is_memory:
         hint = (
-            "write `broker: amqp://…` in the file, set RUNNER_BROKER, or pass `broker=`; in tests, use runner.testing"
+            "write `broker: file:shop.queue` in the file for programs of this machine, or `broker: amqp://…`, set "
+            "RUNNER_BROKER, or pass `broker=`; in tests, use runner.testing"
         )
         raise BrokerUnavailable(f"{text} runs on the in-process broker, which no other process can reach", hint)
     settings = replace(pipeline.broker, connect_timeout_s=math.inf)  # each message has its own time limit

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from runner.config import limits
 from runner.config.document import Document, KeyPath, Node, ScalarNode, SequenceNode, child_of
 from runner.config.interpolation import Interpolation, UnplacedError
-from runner.config.messages import describe, quoted
+from runner.config.messages import closest, describe, quoted
 from runner.config.positions import Lines
 from runner.config.yaml_parser import parse_yaml, read_text
 from runner.errors import PipelineInvalid, Problem
@@ -122,7 +122,8 @@ class _Reader:
             if not is_hidden and path.is_file() and path.resolve() not in chain:
                 found.append(str(path))
         if not found:
-            raise UnplacedError("no-such-file", f"no file matches {quoted(pattern)}", "check the pattern")
+            meant = _pattern_meant(pattern, self._target(".", chain))
+            raise UnplacedError("no-such-file", f"no file matches {quoted(pattern)}", meant)
         return sorted(found)
 
     def _read_file(self, name: str, chain: tuple[Path, ...]) -> None:
@@ -194,3 +195,14 @@ class _Reader:
 
     def _report(self, problems: Iterable[Problem], path: Path) -> None:
         self.included.problems += (replace(problem, file=str(path)) for problem in problems)
+
+
+def _pattern_meant(pattern: str, folder: Path) -> str:
+    """Return the help for a pattern without files: another ending, or a folder of nearly that name, that has some."""
+    head, ending = os.path.splitext(pattern)
+    first, slash, rest = pattern.partition("/")
+    others = [path.name for path in folder.glob("*/")] if folder.is_dir() else []
+    near = closest(first, others) if slash and first not in others else None
+    meant = [f"{head}{other}" for other in (".yaml", ".yml") if other != ending] + ([f"{near}/{rest}"] if near else [])
+    found = next((other for other in meant if any(folder.glob(other))), None)
+    return f'did you mean "{found}"?' if found else "check the pattern"

@@ -148,8 +148,10 @@ def _value(body: str, environ: Mapping[str, str], read_secret: ReadSecret) -> tu
 def _near(name: str, environ: Mapping[str, str]) -> str | None:
     """Return the variable that a name may misspell: not `SHOP_B` for `SHOP_A`."""
     near = typo_of(name, environ)
-    others = [pair for pair in zip(name.split("_"), (near or "").split("_"), strict=False) if pair[0] != pair[1]]
-    return near if all(len(part) > 3 for pair in others for part in pair) else None
+    pairs = zip(name.split("_"), (near or "").split("_"), strict=False)
+    others = [sorted(pair, key=len) for pair in pairs if pair[0] != pair[1]]
+    is_alike = all(len(short) > 3 and (long.startswith(short) or typo_of(long, [short])) for short, long in others)
+    return near if is_alike else None
 
 
 def _checked(name: str, value: str) -> str:

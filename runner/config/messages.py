@@ -61,11 +61,11 @@ def _short(text: str) -> str:
 
 def closest(word: str, candidates: Iterable[str], *, likeness: float = 0.6) -> str | None:
     """Return the candidate that is most similar to a misspelt word, None if none is similar."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    if len(word) > _MAX_CHARACTERS or not by_lower:
+        return None
     from difflib import get_close_matches  # only for pipelines with mistakes
 
-    if len(word) > _MAX_CHARACTERS:
-        return None
-    by_lower = {candidate.lower(): candidate for candidate in candidates}
     matches = get_close_matches(word.lower(), by_lower, n=1, cutoff=likeness)
     return by_lower[matches[0]] if matches else None
 

@@ -312,7 +312,7 @@ def _partition_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
         return
     limit = "a limit would hold for each partition, and not for all of them together"
     events = "the broker cannot choose the partition of what is published to an exchange"
-    instead = 'subscribe to the events, and publish them to this queue with "to:"'
+    instead = "remove it, and write this queue under `to:`, beside the event, where it is published"
     owner = "must be declared by each pipeline that uses it: the number of partitions is compared"
     lacks: Lacks = {
         "type": (queue.type != "quorum", "must be a quorum queue", 'remove it, or write "type: quorum"'),
@@ -321,7 +321,7 @@ def _partition_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
         "max_bytes": (queue.max_bytes is not None, f"has no maximum size: {limit}", "remove it"),
         "declare": (not queue.declare, owner, "remove it, and write the same options as its owner"),
         "events": (bool(queue.events), f"cannot receive events: {events}", instead),
-        "bind": (bool(queue.bind), f"cannot be bound to an exchange: {events}", instead),
+        "bind": (bool(queue.bind), f"cannot be bound to an exchange: {events}", "remove it, and publish by its name"),
     }
     yield from _lacking("a queue with partitions", lacks)
 

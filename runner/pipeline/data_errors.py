@@ -37,10 +37,21 @@ def validation_errors(
         words = _words(detail["type"], detail, value, shows_values=shows_values)
         if detail["type"] == "missing" and adapter is not None and where in _nullable_fields(adapter):
             words += " (it may be null, but has no default: add `= None` to it in the model)"
+        elif detail["type"] == "missing" and (other := _same_key(where, detail.get("input"))):
+            words += (
+                f' (there is "{other}": write `{where.rpartition(".")[2]}: … = Field(alias="{other}")` in the model)'
+            )
         found.setdefault(where, f"{where} {words}")
     shown = list(found.values())[:_MAX_SHOWN]
     more = len(found) - len(shown)
     return "; ".join(shown) + (f" (and {more} more)" if more else "")
+
+
+def _same_key(where: str, value: object) -> str:
+    """Return the key of a map that is a missing one in other letters, such as `customerId`; "" if there is none."""
+    wanted = re.sub(r"[^a-z0-9]", "", where.rpartition(".")[2].lower())
+    keys = value if isinstance(value, Mapping) else ()
+    return next((key for key in keys if wanted == re.sub(r"[^a-z0-9]", "", str(key).lower())), "")
 
 
 def _nullable_fields(adapter: TypeAdapter[Any]) -> set[str]:

@@ -55,6 +55,7 @@ def flow_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[P
     """Yield the warnings about one of the pipelines."""
     if together:
         yield from _unread_queues(loaded, spec, together)
+        yield from _unfilled_queues(loaded, spec, together)
         yield from _idle_events(loaded, spec, together)
         yield from _cycles(loaded, spec, together)
         yield from _unanswered_calls(loaded, spec, together)
@@ -81,6 +82,27 @@ def _unread_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[
             if meant := typo_of(name, [other for other in spec.queues if other in read]):
                 help_text = f'did you mean "{meant}"? If not, {help_text}'
             yield loaded.problem("unread-queue", ("queues", name), message, help_text, severity="warning", on="key")
+
+
+def _unfilled_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
+    """Warn of a subscriber of dead letters that are in another queue."""
+    lists = [item.to for peer in together for item in peer.spec.producers.values()]
+    lists += [item.to for peer in together for item in peer.spec.subscribers.values()]
+    fed = {name for targets in lists for name in target_names(targets)}
+    dead = {name for peer in together for name in dead_letter_queues(peer.name, peer.spec)}
+    own = {queue.dead_letter: name for name, queue in spec.queues.items() if isinstance(queue.dead_letter, str)}
+    undeclared = [target for target in own if target not in spec.queues]
+    for name, subscriber in spec.subscribers.items():
+        source = subscriber.from_[0]
+        queue = spec.queues.get(source)
+        if queue is None or queue.events or queue.bind or source in (*fed, *dead):
+            continue
+        meant = next((each for each in undeclared if source == f"{own[each]}.dead"), typo_of(source, undeclared))
+        if meant is not None:
+            message = f'nothing fills "{source}": the dead letters of "{own[meant]}" are in "{meant}"'
+            help_text = f'write "{meant}", here and under `queues:`'
+            path = ("subscribers", name, "from")
+            yield loaded.problem("unfilled-queue", path, message, help_text, severity="warning")
 
 
 def _unanswered_calls(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ import builtins
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
@@ -17,12 +18,14 @@ from runner.errors import Problem, Reject, RetryLater
 from runner.message import Publish
 from runner.pipeline.annotations import read_signature
 from runner.pipeline.handler_styles import is_of_a_resource
-from runner.pipeline.import_problems import ImportProblem, Place
+from runner.pipeline.import_problems import ImportProblem, Place, is_of_the_user
 from runner.pipeline.model import Handler, Pipeline, Producer, Subscriber
 from runner.pipeline.payload_use import definition_of, own_nodes
 from runner.tables import read_kind
 from runner.units import parse_duration, pluralize
 
+_STARTERS = frozenset({"delay", "apply_async", "send", "send_with_options", "kiq", "kicker", "enqueue", "signature"})
+"""How other libraries start a task."""
 _METHODS = ("debug", "info", "warning", "error", "exception", "critical")
 _KEYWORDS = ("exc_info", "stack_info", "stacklevel", "extra")
 _CONVERSION = re.compile(r"%[-#0 +]*(?:\*|\d+)?(?:\.(?:\*|\d+))?[diouxXeEfFgGcrsa]")
@@ -63,6 +66,9 @@ def _wrong_calls(path: str, function: FunctionType) -> Iterator[ImportProblem]:
     """Yield a warning for each call that fails whenever it is made, and for what is not awaited or not raised."""
     names, known = function.__code__.co_names, {**vars(builtins), **function.__globals__}
     used = {name: known[name] for name in names if name in known and _is_checked(known[name])}
+    if not _STARTERS.isdisjoint(names):
+        used |= {name: known[name] for name in names if inspect.isfunction(known.get(name))}
+    used |= _classes_of_parameters(function)
     if not used or (definition := definition_of(function)) is None:
         return
     node, above = definition
@@ -97,8 +103,28 @@ def _is_checked(value: object) -> bool:
     return is_logger or value is Publish or _is_error(value) or _is_asyncio(value) or inspect.iscoroutinefunction(value)
 
 
+def _classes_of_parameters(function: FunctionType) -> dict[str, Any]:
+    """Return the classes of the user with coroutines that annotate parameters: of resources, as a rule."""
+    try:
+        parameters = read_signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    kinds = {item.name: item.annotation for item in parameters}
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and _is_asynchronous(kind)}
+
+
+def _is_asynchronous(kind: type) -> bool:
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    is_async = any(map(inspect.iscoroutinefunction, vars(kind).values()))
+    return is_async and file is not None and is_of_the_user(file)
+
+
 def _is_asyncio(value: object) -> bool:
     return inspect.ismodule(value) and value.__name__ == "asyncio"
+
+
+def _has_coroutines(value: object) -> bool:
+    return _is_asyncio(value) or (isinstance(value, type) and not _is_error(value))
 
 
 def _is_error(value: object) -> bool:
@@ -132,8 +158,8 @@ def _unawaited(node: _Function, used: Mapping[str, Any]) -> Iterator[_Found]:
         match call.func:
             case ast.Name(id=name):
                 called = used.get(name)
-            case ast.Attribute(value=ast.Name(id=name), attr=attribute) if _is_asyncio(used.get(name)):
-                called = getattr(used[name], attribute, None)
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute) if _has_coroutines(used.get(name)):
+                called = inspect.getattr_static(used[name], attribute, None)
             case _:
                 continue
         if inspect.iscoroutinefunction(called):
@@ -177,7 +203,17 @@ def _wrong(call: ast.Call, used: Mapping[str, Any]) -> tuple[str, str] | None:
             return _wrong_arguments(call, used[name]) if used[name] in _OURS else None
         case ast.Attribute(value=ast.Name(id=name), attr=method) if method in _METHODS and name in used:
             return _wrong_log_call(call) if used[name] is logging or isinstance(used[name], logging.Logger) else None
+        case ast.Attribute(value=ast.Name(id=name), attr=method) if method in _STARTERS:
+            return _wrong_start(call, name) if inspect.isfunction(used.get(name)) else None
     return None
+
+
+def _wrong_start(call: ast.Call, name: str) -> tuple[str, str]:
+    """Return what is wrong with a call that starts a task of another library, and what to write."""
+    given = [*call.args, *[item.value for item in call.keywords]]
+    value = ast.unparse(given[0]) if len(given) == 1 else "its payload"
+    what = f"as a task of another library, and {name} is a plain function"
+    return what, f"`return {value}` in place of it, and `to:` with the queue that {name} reads at this subscriber"
 
 
 def _wrong_arguments(call: ast.Call, kind: type) -> tuple[str, str] | None:

@@ -262,6 +262,10 @@ def _wrong_name(failure: Failure) -> ImportProblem | None:
     name, place = found[1], failure.at(frame, found[1])
     if error.name == "runner":
         return _name_of_runner(failure, frame)
+    if error.name == "mqrunner":  # the name of the distribution
+        line = linecache.getline(frame.file, frame.line).strip()
+        what = f'imports "{name}" from "mqrunner", which is only the name of the package that is installed'
+        return failure.problem(what, f'write "{line.replace("mqrunner", "runner", 1)}"', failure.at(frame, "mqrunner"))
     known = [item for item in dir(sys.modules.get(error.name)) if not item.startswith("_")]
     guess = closest(name, known)
     where = display_path(error.path) if is_of_the_user(error.path) else f'the installed "{error.name}"'
@@ -349,7 +353,12 @@ def _way_out(frame: Frame, name: str) -> str:
     names = {name, *(node.asname for node in nodes if isinstance(node, ast.alias) and node.name == name)}
     uses = {node for node in nodes if isinstance(node, ast.Name) and node.id in names}
     if uses - inner:
-        return f'move "{name}" into a module of its own, and import it from there in both'
+        statements = (node for node in nodes if isinstance(node, ast.ImportFrom) and node.lineno == frame.line)
+        imported = [alias.name for node in statements for alias in node.names] or [name]
+        shown, own, them = '" and "'.join(imported), "its own", "it"
+        if len(imported) > 1:
+            own, them = "their own", "them"
+        return f'move "{shown}" into a module of {own}, and import {them} from there in both'
     return (
         "move this import into the function that uses it"
         if uses

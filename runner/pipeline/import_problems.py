@@ -303,6 +303,8 @@ def missing_help(module: str, missing: str, folders: Sequence[str], likeness: fl
     last = module.rpartition(".")[2]
     if last != module and any(os.path.isfile(os.path.join(folder, f"{last}.py")) for folder in folders):
         return f'did you mean "{last}"? {last}.py is there'
+    if parent and (found := _help_above(module.partition(".")[0], folders, f".{module.partition('.')[2]}")):
+        return found
     for folder in inside if parent else ():
         if os.path.isfile(f"{folder}.py"):
             return f'{display_path(f"{folder}.py")} is a module, not a package: write "{parent}" before the colon'

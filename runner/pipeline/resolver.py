@@ -16,7 +16,6 @@ from pydantic import TypeAdapter
 from runner.config.fields import DAY_S
 from runner.config.loader import PipelineFile
 from runner.config.name_fields import is_schema_file
-from runner.config.producer_spec import ProducerSpec
 from runner.config.queue_spec import CompressSpec, QueueSpec
 from runner.config.spec import PipelineSpec
 from runner.config.store_urls import SQLITE
@@ -55,20 +54,17 @@ from runner.pipeline.model import (
 from runner.pipeline.module_search import ModuleSearch, module_searches
 from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.payload_use import missing_attributes, without_attribute
+from runner.pipeline.result_checks import lost_results, missing_results, unfit_results, unread_lists
 from runner.pipeline.schema_checks import (
     event_mismatches,
     handler_mismatches,
     path_mismatches,
-    result_mismatches,
     subscriber_path_mismatches,
 )
 from runner.pipeline.signature import (
     payload_annotation,
     read_factory,
     read_handler,
-    result_annotation,
-    returned_value,
-    returns_nothing,
 )
 from runner.pipeline.spec_checks import check_names
 from runner.pipeline.topic_patterns import matches
@@ -120,7 +116,8 @@ def resolve(
     problems += _independent(imported.problems(), problems)
     is_invalid = has_errors(problems)
     if pipeline is not None and not is_invalid:
-        problems += untaken_resources(loaded, pipeline)
+        problems += [*untaken_resources(loaded, pipeline), *unread_lists(loaded, pipeline)]
+        is_invalid = has_errors(problems)
     return Resolved(None if is_invalid else pipeline, problems)
 
 
@@ -350,7 +347,7 @@ class _Resolver:
         if spec.handler is not None:
             handler = self._handler(path, spec.handler, spec.with_, takes_payload=False)
             if handler is not None:
-                self._check_publishing(path, spec, handler)
+                self._problems += missing_results(self._loaded, path, spec, handler)
         schedule: Schedule | None = Every(spec.every) if spec.every is not None else None
         if spec.cron is not None:
             schedule = Cron(spec.cron, spec.timezone)
@@ -421,38 +418,20 @@ class _Resolver:
             help_text = "an `async def` runs on the event loop: remove run_in, or write `def`"
             self._note("bad-run-in", (*path, "run_in"), f'"{spec.handler}" is `async def`', help_text)
         if spec.run_in == "process" and handler.resources:
-            message = f'"{spec.handler}" takes the resource "{handler.resources[0]}", which exists only in this process'
-            help_text = "open what it needs in its own module, or run it in a thread"
+            name = handler.resources[0]
+            message = f'"{spec.handler}" takes the resource "{name}", which exists only in this process'
+            resource = self._spec.resources[name]
+            given = ", ".join(f"{key}={value!r}" for key, value in resource.with_.items())
+            made = f"{name} = {resource.factory.rpartition(':')[2]}({given})".replace("'", '"')
+            help_text = f"write `{made}` at the top of its module, in place of the parameter, or run it in a thread"
             self._note("bad-run-in", (*path, "run_in"), message, help_text)
 
     def _check_result(self, path: PathParts, spec: SubscriberSpec, handler: Handler) -> None:
-        """Warn of results that go nowhere, or only to messages that ask for a reply."""
-        self._check_publishing(path, spec, handler)
-        if handler.kind in ("function", "coroutine"):
-            schemas = {target.name: self._schemas[target.name] for target in spec.to if target.name in self._schemas}
-            for mismatch in result_mismatches(handler.path, result_annotation(handler), schemas, self._schemas):
-                self._note("schema-mismatch", (*path, "to"), *mismatch)
-        result = returned_value(handler)
+        self._problems += missing_results(self._loaded, path, spec, handler)
+        self._problems += unfit_results(self._loaded, path, spec, handler, self._schemas)
         item = ".".join(map(str, path))
-        is_wrong = any(each.path.startswith(item) and '"to"' in each.message for each in self._problems)
-        if spec.to or spec.reply is not None or not result or is_wrong:
-            return
-        goes = "it is dropped" if spec.batch else "it goes only to messages with a reply_to"
-        message = f'"{spec.handler}" returns {result}, and without `to:` {goes}'
-        choices = "" if spec.batch else "`reply: true` if all messages ask for one, "
-        help_text = f"add `to:` with a queue or an event, {choices}or annotate it `-> None`"
-        problem = self._loaded.problem("lost-result", (*path, "handler"), message, help_text, severity="warning")
-        self._problems.append(problem)
-
-    def _check_publishing(self, path: PathParts, spec: SubscriberSpec | ProducerSpec, handler: Handler) -> None:
-        """Warn of a `to` of a handler that says that it returns nothing."""
-        if spec.to and (how := returns_nothing(handler)):
-            message = f'"{spec.handler}" {how}: nothing is ever published to "{spec.to[0].name}"'
-            help_text = f"let it return what is published{', and annotate it so' if 'annotated' in how else ''}"
-            if isinstance(spec, SubscriberSpec):
-                help_text += ", or remove `to:`"
-            problem = self._loaded.problem("no-result", (*path, "to"), message, help_text, severity="warning")
-            self._problems.append(problem)
+        if not any(each.path.startswith(item) and '"to"' in each.message for each in self._problems):
+            self._problems += lost_results(self._loaded, path, spec, handler)
 
     def _resources(self) -> tuple[Resource, ...]:
         found = []

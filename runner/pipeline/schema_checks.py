@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from types import NoneType, UnionType
@@ -40,7 +41,10 @@ def handler_mismatches(path: str, annotation: Any, schemas: Mapping[str, Any]) -
     for name, schema in schemas.items():
         if not _fits(annotation, schema):
             message = f'"{path}" takes {_name(annotation)}, but the schema of "{name}" is {_name(schema)}'
-            yield message, f"annotate its payload with {wanted}"
+            help_ = f"annotate its payload with {wanted}"
+            if len(schemas) == 1 and inspect.isclass(annotation) and annotation.__module__ != "builtins":
+                help_ += f', or write `schema: {annotation.__module__}:{annotation.__qualname__}` at "{name}"'
+            yield message, help_
 
 
 def event_mismatches(queue: str, schema: Any, events: Mapping[str, Any]) -> Iterator[SchemaMismatch]:
@@ -125,7 +129,11 @@ def _misspelt_path(path: str, annotation: Any) -> SchemaMismatch | None:
     guess = typo_of(unknown.part, unknown.keys) if unknown is not None else None
     if unknown is None or guess is None:
         return None
-    return f'{" | ".join(unknown.types)} has no "{unknown.part}"', f'did you mean "{guess}"?'
+    help_ = f'did you mean "{guess}"?'
+    if re.sub("[^a-z0-9]", "", unknown.part.lower()) == re.sub("[^a-z0-9]", "", guess.lower()):  # customerId
+        alias = f'Field(alias="{unknown.part}")'
+        help_ = f'write "{guess}", or, if messages have "{unknown.part}", `{guess}: … = {alias}` in {unknown.types[0]}'
+    return f'{" | ".join(unknown.types)} has no "{unknown.part}"', help_
 
 
 def first_unknown_key(path: str, types: Iterable[Any]) -> UnknownKey | None:

@@ -246,7 +246,7 @@ def returns_nothing(handler: Handler) -> str:
     annotation = result_annotation(handler)
     if annotation in (None, "None"):
         return "is annotated `-> None`"
-    if annotation is EMPTY and handler.kind in ("function", "coroutine") and not has_result(handler.call):
+    if handler.kind in ("function", "coroutine") and not has_result(handler.call):
         return "returns nothing"
     return ""
 

@@ -46,6 +46,10 @@ from runner.redaction import mask_passwords
 _DEAD = re.compile(r"[._-](dlq|dead|dlx|deadletter|dead[._-]?letters?|errors?|failed|poison)$")
 """How other tools end the name of a dead-letter queue."""
 
+_PARTS = re.compile(r"[._-]")
+_LIKELY = 0.7
+"""How similar a name must be to one that nothing else uses, to be taken for it."""
+
 TRACE_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
@@ -140,7 +144,10 @@ def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer])
                 help_text = "bind a queue to it with `bind:`, and read that"
                 yield loaded.problem("unknown-name", (*path, index), message, help_text)
             elif source not in spec.events:
-                yield _unknown(loaded, (*path, index), source, [*spec.queues, *spec.events])
+                read = {each for item in spec.subscribers.values() for each in item.from_}
+                known = [*spec.queues, *spec.events]
+                idle = [each for each in known if each not in read]
+                yield _unknown(loaded, (*path, index), source, known, likelier=idle)
 
 
 def _streams(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
@@ -244,6 +251,8 @@ def _too_long(loaded: PipelineFile, path: tuple[str | int, ...], name: str | Non
 
 def _targets(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     known = [*spec.queues, *spec.events]
+    lists = [item.to for item in spec.producers.values()] + [item.to for item in spec.subscribers.values()]
+    fed = {name for targets in lists for name in target_names(targets)}
     for section, items in (("producers", spec.producers), ("subscribers", spec.subscribers)):
         for name, item in items.items():
             for index, target in enumerate(target_names(item.to)):
@@ -252,7 +261,9 @@ def _targets(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
                 if target in spec.exchanges:
                     yield _exchange_as_target(loaded, spec, (section, name, "to", index), target)
                 else:
-                    yield _unknown(loaded, (section, name, "to", index), target, known)
+                    own = getattr(item, "from_", ())  # no cycle is meant
+                    idle = [each for each in known if each not in fed and each not in own]
+                    yield _unknown(loaded, (section, name, "to", index), target, known, likelier=idle, unlikely=own)
     for index, target in enumerate(spec.delays):
         if target not in known:
             yield _unknown(loaded, ("delays", index), target, known)
@@ -338,7 +349,8 @@ def _stores(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
             url = "redis://localhost:6379/0" if "redis" in store.lower() else f"sqlite:{store}.db"
             add = f"{store}: {url}" if spec.stores else f"stores: {{{store}: {url}}}"
             help_text = f"add `{add}` {'under `stores:`' if spec.stores else 'at the top of the file'}"
-            if guess := closest(store, spec.stores):
+            of_kind = [name for name, known in spec.stores.items() if known.startswith(f"{store.lower()}:")]
+            if guess := closest(store, spec.stores) or (of_kind[0] if len(of_kind) == 1 else None):
                 help_text = f'did you mean "{guess}"?'
             if same := [name for name, known in spec.stores.items() if known == store]:
                 help_text = f'write the name of the store: "{same[0]}"'
@@ -435,11 +447,22 @@ def _dead_letters_called(loaded: PipelineFile, name: str) -> str:
 
 
 def _unknown(
-    loaded: PipelineFile, path: tuple[str | int, ...], name: str, known: Iterable[str], kind: str = "queue or event"
+    loaded: PipelineFile,
+    path: tuple[str | int, ...],
+    name: str,
+    known: Iterable[str],
+    kind: str = "queue or event",
+    likelier: Iterable[str] = (),
+    unlikely: Sequence[str] = (),
 ) -> Problem:
+    """Return the problem of a name. The `likelier` ones are those that nothing else uses in this way."""
     from runner.config import guesses
 
     known = list(known)
+    parts = len(_PARTS.split(name))
+    likelier = [
+        each for each in likelier if len(_PARTS.split(each)) == parts and closest(name, [each], likeness=_LIKELY)
+    ]
     guess = closest(name, known)
     pattern = guesses.event_pattern(name) if kind == "queue or event" and path[2:3] == ("from",) else ""
     address = guesses.address(name, known) if kind == "queue or event" else ""
@@ -451,7 +474,7 @@ def _unknown(
         help_text = f'write "{pattern}": "*" is one word, "#" any number of them'
     elif address:
         help_text = address
-    elif typo := typo_of(name, known):
+    elif typo := typo_of(name, [each for each in known if each not in unlikely], likelier) or typo_of(name, known):
         odd = next((sign for sign in name if sign > "\x7f" and sign not in typo), "")
         help_text = (
             f'did you mean "{typo}"?{f" Its {unicodedata.name(odd, odd).lower()} is another sign" if odd else ""}'

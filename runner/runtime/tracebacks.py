@@ -61,6 +61,8 @@ def error_hint(error: BaseException | None, policy: RetryPolicy | None = None) -
     for pattern, (_, hint) in texts("raised").items():
         if match := re.search(pattern, text):
             return {"hint": filled(hint, match.groupdict())}
+    if isinstance(error, RetryLater) and isinstance(error.__cause__ or error.__context__, Reject):
+        return {"hint": "`except Exception` catches Reject, too: write `except Reject: raise` before it"}
     items = () if error is None or policy is None or isinstance(error, ResultFailed) else flatten_errors(error)
     if any(item.is_a(Reject) for item in items):
         return {}

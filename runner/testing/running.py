@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from runner.config.messages import did_you_mean
 from runner.errors import RunnerError
@@ -17,6 +18,8 @@ from runner.testing.publishers import AsyncPublisherInTest, PublisherInTest
 from runner.testing.records import Record
 from runner.testing.stand_ins import StandIn
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Replace = Mapping[str, StandIn | Mapping[str, Any]]
 
 
@@ -159,6 +162,35 @@ class RunningSync(_Results):
     run_for = advance
 
 
+class _AsyncOnly(Generic[T]):
+    """A context manager for `async with` that says what to write for `with`."""
+
+    def __init__(self, manager: AbstractAsyncContextManager[T]) -> None:
+        self._manager = manager
+
+    async def __aenter__(self) -> T:
+        return await self._manager.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        return await self._manager.__aexit__(*error)
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(
+            "`running` is for coroutines: write `with running_sync(…)` here, or `async with` in an `async def`"
+        )
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def _async_only(make: Callable[P, AbstractAsyncContextManager[T]]) -> Callable[P, _AsyncOnly[T]]:
+    @wraps(make)
+    def made(*arguments: P.args, **options: P.kwargs) -> _AsyncOnly[T]:
+        return _AsyncOnly(make(*arguments, **options))
+
+    return made
+
+
+@_async_only
 @asynccontextmanager
 async def running(
     *paths: str | Path,

@@ -98,6 +98,7 @@ def test_a_variable_of_nearly_that_name_is_named() -> None:
     """But not one with another letter or number in its place."""
     environ = {"RABBIT_URL": "amqp://rabbit", "SHOP_A": "1"}
     rest = "set it in the environment or with --env-file, or write"
+    assert loaded("version: 1\nname: ${SMTP_HOST}\n", {"SMTP_PORT": "25"}).problems[0].help.startswith("set it")
     for text, meant in (("${RABBITMQ_URL}", "did you mean ${RABBIT_URL}, which is set? If not, "), ("${SHOP_B}", "")):
         (problem,) = loaded(f"version: 1\nname: {text}\n", environ).problems
         assert problem.help == f"{meant}{rest} {text[:-1]}:-default}}"

@@ -90,6 +90,13 @@ class Plain:
     note: str | None
 
 
+class Delivery(BaseModel):
+    """A model for messages of a program that writes other names."""
+
+    customer_id: str
+    parcels: int
+
+
 @pytest.mark.parametrize("kind", [Habit, Plain])
 def test_a_missing_field_that_may_be_null_is_told_that_it_needs_a_default(kind: type) -> None:
     """In the words of a dead letter and of a publisher."""
@@ -103,6 +110,17 @@ def test_a_missing_field_that_may_be_null_is_told_that_it_needs_a_default(kind: 
         decoder(kind)(Envelope(b'{"note": null}', content_type="application/json"))
     assert str(caught.value) == "id is missing"
     assert decoder(kind)(Envelope(b'{"id": "1", "note": null}', content_type="application/json")).note is None
+
+
+def test_a_missing_field_that_has_other_letters_in_the_payload_is_told_its_alias() -> None:
+    """Programs of other languages write `customerId`. The value stays out of the message."""
+    with pytest.raises(InvalidMessage) as caught:
+        decoder(Delivery)(Envelope(b'{"customerId": "S3CR3T", "Parcels": 2}', content_type="application/json"))
+    assert str(caught.value) == (
+        'customer_id is missing (there is "customerId": write `customer_id: … = Field(alias="customerId")` in the '
+        "model); "
+        'parcels is missing (there is "Parcels": write `parcels: … = Field(alias="Parcels")` in the model)'
+    )
 
 
 WRONG: list[tuple[Any, str, str]] = [

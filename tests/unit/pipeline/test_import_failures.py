@@ -48,6 +48,30 @@ MODULES = [
         "run: python -m pip install not-there-at-all",
     ),
     Mistake(
+        "the name of the distribution",
+        {"app.py": "import json\nfrom mqrunner import Message, Reject\n" + SHIP},
+        "app.py:2:6",
+        'module "app" imports "Message" from "mqrunner", which is only the name of the package that is installed',
+        'write "from runner import Message, Reject"',
+    ),
+    Mistake(
+        "a file with a hyphen that is imported",
+        {"app.py": "from order-models import Order\n" + SHIP, "order-models.py": "Order = dict\n"},
+        "app.py:1:6",
+        'module "app" is not valid Python: it has "order-models", which has a hyphen',
+        'write "order_models" in place of "order-models"; if it is a file of yours, rename it to order_models.py',
+    ),
+    Mistake(
+        "two modules that import each other, for two classes",
+        {
+            "app.py": "from other import helper\nclass P: ...\nclass Q(P): ...\n" + SHIP,
+            "other.py": "from app import Q, P\ndef helper(order: Q, other: P): ...\n",
+        },
+        "other.py:1:1",
+        'module "other" imports "app", which imports it in turn',
+        'move "Q" and "P" into a module of their own, and import them from there in both',
+    ),
+    Mistake(
         "a library that only registers handlers",
         {
             "app.py": "from not_there_at_all.rabbit import Broker\n\nbroker = Broker()\n\n\n"
@@ -529,8 +553,8 @@ NAMES = [
         "app.py:1:10",
         '"app:ship" looks like a handler of pika (ch, method, properties, body)',
         'write "def ship(body: bytes):", and remove what uses "ch", "method" and "properties": '
-        'the runner acknowledges, and a parameter "message: runner.Message", with "import runner" at the top, gets '
-        "the headers",
+        'the runner acknowledges; `raise Reject("why")`, with "from runner import Reject" at the top, stands for '
+        'basic_nack without requeue, and a parameter "message: runner.Message", with "import runner", gets the headers',
     ),
     Mistake(
         "a bound task of Celery",

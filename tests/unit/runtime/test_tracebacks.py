@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from runner.errors import Reject
+from runner.errors import Reject, RetryLater
 from runner.message import Message, Publish
 from runner.outcome import RetryPolicy, flatten_errors
 from runner.runtime.invocation import HandlerFailed, await_handler
@@ -79,7 +79,8 @@ def in_a_thread(work: Callable[[], Any]) -> Any:
         ),
         (
             lambda: in_a_thread(sqlite3.connect(":memory:").cursor),
-            'connect in the handler, for each message: write "with closing(sqlite3.connect(…)) as db, db:" there',
+            "write sqlite3.connect(…, check_same_thread=False, isolation_level=None), "
+            "or connect in the handler, for each message",
         ),
         (lambda: cast("Any", None)["id"], ""),
     ],
@@ -159,6 +160,24 @@ async def test_a_cause_that_is_hidden_and_a_circle_of_causes() -> None:
     assert error.__cause__ is not None
     error.__cause__.__cause__ = error
     assert traceback_text(error).count("KeyError: 'order'") == 1
+
+
+def test_a_rejection_that_becomes_a_retry_is_told_so() -> None:
+    """`except Exception` in a handler catches it; another error that becomes a retry is as it should be."""
+
+    def handle(error: Exception) -> None:
+        try:
+            raise error
+        except Exception as caught:
+            raise RetryLater("1m") from caught
+
+    for error, hint in (
+        (Reject("no"), {"hint": "`except Exception` catches Reject, too: write `except Reject: raise` before it"}),
+        (ConnectionError("away"), {}),
+    ):
+        with pytest.raises(RetryLater) as raised:
+            handle(error)
+        assert error_hint(raised.value) == hint
 
 
 @pytest.mark.parametrize(

@@ -382,3 +382,11 @@ def test_a_delayed_message_arrives_in_virtual_time_and_expires_after_its_delay(t
         (handled,), (dead,) = shop.handled("remind"), shop.dead("reminders")
         assert (handled.message_id, handled.at) == ("r-1", due + timedelta(seconds=10))
         assert (dead.message_id, dead.reason, dead.at) == ("r-2", "expired", due + timedelta(seconds=10))
+
+
+def test_a_plain_test_is_told_the_other_context_manager(tmp_path: Path) -> None:
+    with (
+        pytest.raises(TypeError, match=r"write `with running_sync\(…\)` here, or `async with` in an `async def`"),
+        running(write_project(tmp_path, SHOP, HANDLERS)),
+    ):
+        pass
