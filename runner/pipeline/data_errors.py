@@ -28,23 +28,29 @@ def validation_errors(
 ) -> str:
     """Return the first errors, by field. Values are left out unless `shows_values`: they may be secret.
 
-    With the adapter that found them, a missing field that may be null is told that it needs a default.
+    With the adapter that found them, fields that are missing or null are told what the model may lack.
     """
     found: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         where = ".".join(str(part) for part in detail["loc"]) or whole
         value = detail.get("input") if shows_values else None
         words = _words(detail["type"], detail, value, shows_values=shows_values)
-        if detail["type"] == "missing" and adapter is not None and where in _nullable_fields(adapter):
-            words += " (it may be null, but has no default: add `= None` to it in the model)"
-        elif detail["type"] == "missing" and (other := _same_key(where, detail.get("input"))):
-            words += (
-                f' (there is "{other}": write `{where.rpartition(".")[2]}: … = Field(alias="{other}")` in the model)'
-            )
-        found.setdefault(where, f"{where} {words}")
+        found.setdefault(where, f"{where} {words}{_remark(detail, where, adapter)}")
     shown = list(found.values())[:_MAX_SHOWN]
     more = len(found) - len(shown)
     return "; ".join(shown) + (f" (and {more} more)" if more else "")
+
+
+def _remark(detail: Mapping[str, Any], where: str, adapter: TypeAdapter[Any] | None) -> str:
+    """Return what to write for a field that is missing or null, "" if that is not known."""
+    if detail["type"] == "missing" and adapter is not None and where in _nullable_fields(adapter):
+        return " (it may be null, but has no default: add `= None` to it in the model)"
+    if detail["type"] == "missing" and (other := _same_key(where, detail.get("input"))):
+        name = where.rpartition(".")[2]
+        return f' (there is "{other}": write "{name}" there, or `{name}: … = Field(alias="{other}")` in the model)'
+    if adapter is not None and detail["loc"] and detail.get("input", "") is None:
+        return " (if it may be null, write `| None` behind its type in the model)"
+    return ""
 
 
 def _same_key(where: str, value: object) -> str:

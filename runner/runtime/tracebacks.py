@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sysconfig
 import traceback
@@ -61,6 +62,8 @@ def error_hint(error: BaseException | None, policy: RetryPolicy | None = None) -
     for pattern, (_, hint) in texts("raised").items():
         if match := re.search(pattern, text):
             return {"hint": filled(hint, match.groupdict())}
+    if isinstance(error, KeyError) and (name := _missing_variable(error)):
+        return {"hint": f"set the variable {name}: `export {name}=…`, or in a file that --env-file names"}
     if isinstance(error, RetryLater) and isinstance(error.__cause__ or error.__context__, Reject):
         return {"hint": "`except Exception` catches Reject, too: write `except Reject: raise` before it"}
     items = () if error is None or policy is None or isinstance(error, ResultFailed) else flatten_errors(error)
@@ -71,6 +74,13 @@ def error_hint(error: BaseException | None, policy: RetryPolicy | None = None) -
         is_excluded = any(map(item.is_a, policy.not_on))
         return {"hint": f"{item.name} is {'in retry.not_on' if is_excluded else 'not in retry.on'}: it is not retried"}
     return {}
+
+
+def _missing_variable(error: KeyError) -> str:
+    """Return the name of an environment variable that `os.environ[…]` lacks, "" for another KeyError."""
+    frames = _frames(error)
+    is_environ = bool(frames) and frames[-1].filename in ("<frozen os>", os.__file__)
+    return str(error.args[0]) if is_environ and error.args else ""
 
 
 def innermost_user_location(frames: Sequence[traceback.FrameSummary]) -> str | None:

@@ -93,8 +93,8 @@ class Plain:
 class Delivery(BaseModel):
     """A model for messages of a program that writes other names."""
 
-    customer_id: str
-    parcels: int
+    order_id: str
+    count: int
 
 
 @pytest.mark.parametrize("kind", [Habit, Plain])
@@ -110,16 +110,21 @@ def test_a_missing_field_that_may_be_null_is_told_that_it_needs_a_default(kind: 
         decoder(kind)(Envelope(b'{"note": null}', content_type="application/json"))
     assert str(caught.value) == "id is missing"
     assert decoder(kind)(Envelope(b'{"id": "1", "note": null}', content_type="application/json")).note is None
+    with pytest.raises(InvalidMessage) as caught:
+        decoder(kind)(Envelope(b'{"id": null, "note": null}', content_type="application/json"))
+    assert str(caught.value) == (
+        "id must be text, not null (if it may be null, write `| None` behind its type in the model)"
+    )
 
 
 def test_a_missing_field_that_has_other_letters_in_the_payload_is_told_its_alias() -> None:
-    """Programs of other languages write `customerId`. The value stays out of the message."""
+    """Programs of other languages write `orderId`. The value stays out of the message."""
     with pytest.raises(InvalidMessage) as caught:
-        decoder(Delivery)(Envelope(b'{"customerId": "S3CR3T", "Parcels": 2}', content_type="application/json"))
+        decoder(Delivery)(Envelope(b'{"orderId": "S3CR3T", "Count": 2}', content_type="application/json"))
     assert str(caught.value) == (
-        'customer_id is missing (there is "customerId": write `customer_id: … = Field(alias="customerId")` in the '
-        "model); "
-        'parcels is missing (there is "Parcels": write `parcels: … = Field(alias="Parcels")` in the model)'
+        'order_id is missing (there is "orderId": write "order_id" there, or `order_id: … = Field(alias="orderId")` in '
+        'the model); count is missing (there is "Count": write "count" there, or `count: … = Field(alias="Count")` in '
+        "the model)"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sqlite3
 from collections.abc import Callable
@@ -54,6 +55,7 @@ async def test_the_traceback_has_none_of_our_frames() -> None:
 
 ORDER: Any = {"id": 1, "text": "9.5"}
 PUBLISH: Any = Publish
+TEXT = "this number is a text: convert it with float(…), or annotate the payload with a model"
 
 
 def in_a_thread(work: Callable[[], Any]) -> Any:
@@ -73,10 +75,15 @@ def in_a_thread(work: Callable[[], Any]) -> Any:
             "this is a text, not an object: parse it with json.loads, or publish it as JSON",
         ),
         (lambda: PUBLISH(1, queue="a"), "write Publish(value, to=…, headers=…, delay=…, expires=…, priority=…, id=…)"),
+        (lambda: ORDER["text"] * 1.19, TEXT),
+        (lambda: ORDER["text"] * ORDER["text"], TEXT),
+        (lambda: ORDER["id"] + ORDER["text"], TEXT),
+        (lambda: ORDER["text"] > 5, TEXT),
         (
-            lambda: ORDER["text"] * 1.19,
-            "this number is a text: convert it with float(…), or annotate the payload with a model",
+            lambda: os.environ["NO_SUCH_TOKEN"],
+            "set the variable NO_SUCH_TOKEN: `export NO_SUCH_TOKEN=…`, or in a file that --env-file names",
         ),
+        (lambda: ORDER["nothing"], ""),
         (
             lambda: in_a_thread(sqlite3.connect(":memory:").cursor),
             "write sqlite3.connect(…, check_same_thread=False, isolation_level=None), "
@@ -86,7 +93,7 @@ def in_a_thread(work: Callable[[], Any]) -> Any:
     ],
 )
 def test_common_errors_of_handlers_say_what_to_write(work: Callable[[], Any], hint: str) -> None:
-    with pytest.raises((AttributeError, TypeError, sqlite3.ProgrammingError)) as caught:
+    with pytest.raises((AttributeError, KeyError, TypeError, sqlite3.ProgrammingError)) as caught:
         work()
     assert error_hint(caught.value) == ({"hint": hint} if hint else {})
 
