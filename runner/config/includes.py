@@ -199,6 +199,8 @@ class _Reader:
 
 def _pattern_meant(pattern: str, folder: Path) -> str:
     """Return the help for a pattern without files: another ending, or a folder of nearly that name, that has some."""
+    if "**" in pattern or os.path.isabs(pattern):
+        return "check the pattern"
     head, ending = os.path.splitext(pattern)
     first, slash, rest = pattern.partition("/")
     others = [path.name for path in folder.glob("*/")] if folder.is_dir() else []

@@ -24,6 +24,9 @@ from runner.pipeline.topology_builder import (
 )
 from runner.units import format_duration
 
+_MAX_NEAR = 50
+"""With more queues without a subscriber, names that are near to them are not looked for: that takes long."""
+
 
 class Peer(NamedTuple):
     """One of the pipelines that are loaded together."""
@@ -75,13 +78,14 @@ def _unread_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[
     dead = {name for peer in together for name in dead_letter_queues(peer.name, peer.spec)}
     if not spec.subscribers:
         return  # a pipeline that only publishes
-    for name, queue in spec.queues.items():
-        if name not in read and name not in dead and queue.unread != "ignore":
-            message = f'queue "{name}" has no subscriber'
-            help_text = "add a subscriber, or write `unread: ignore` under it if another program reads it"
-            if meant := typo_of(name, [other for other in spec.queues if other in read]):
-                help_text = f'did you mean "{meant}"? If not, {help_text}'
-            yield loaded.problem("unread-queue", ("queues", name), message, help_text, severity="warning", on="key")
+    others, used = [name for name in spec.queues if name in read], read | dead
+    unread = [name for name, queue in spec.queues.items() if name not in used and queue.unread != "ignore"]
+    for name in unread:
+        message = f'queue "{name}" has no subscriber'
+        help_text = "add a subscriber, or write `unread: ignore` under it if another program reads it"
+        if len(unread) <= _MAX_NEAR and (meant := typo_of(name, others)):
+            help_text = f'did you mean "{meant}"? If not, {help_text}'
+        yield loaded.problem("unread-queue", ("queues", name), message, help_text, severity="warning", on="key")
 
 
 def _unfilled_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
@@ -89,13 +93,13 @@ def _unfilled_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequenc
     lists = [item.to for peer in together for item in peer.spec.producers.values()]
     lists += [item.to for peer in together for item in peer.spec.subscribers.values()]
     fed = {name for targets in lists for name in target_names(targets)}
-    dead = {name for peer in together for name in dead_letter_queues(peer.name, peer.spec)}
+    known = fed.union(*(dead_letter_queues(peer.name, peer.spec) for peer in together))
     own = {queue.dead_letter: name for name, queue in spec.queues.items() if isinstance(queue.dead_letter, str)}
     undeclared = [target for target in own if target not in spec.queues]
     for name, subscriber in spec.subscribers.items():
         source = subscriber.from_[0]
         queue = spec.queues.get(source)
-        if queue is None or queue.events or queue.bind or source in (*fed, *dead):
+        if queue is None or queue.events or queue.bind or source in known:
             continue
         meant = next((each for each in undeclared if source == f"{own[each]}.dead"), typo_of(source, undeclared))
         if meant is not None:

@@ -183,17 +183,14 @@ def _unawaited_calls(node: _Function) -> Iterator[tuple[ast.Call, bool]]:
     for item in nodes:
         if isinstance(item, ast.Expr | ast.Return | ast.Assign) and isinstance(call := item.value, ast.Call):
             names = {target.id for target in getattr(item, "targets", ()) if isinstance(target, ast.Name)}
-            uses = [
-                each
-                for each in nodes
-                if isinstance(each, ast.Name) and each.id in names and isinstance(each.ctx, ast.Load)
-            ]
+            uses = [each for each in nodes if _is_read(each, names)]
             if not isinstance(item, ast.Assign) or (uses and all(id(each) in misused for each in uses)):
                 yield call, not isinstance(item, ast.Expr)
 
 
-def _is_read(name: ast.Name) -> bool:
-    return isinstance(name.ctx, ast.Load)
+def _is_read(node: ast.AST, names: set[str]) -> bool:
+    """Whether a node reads one of some variables."""
+    return isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load)
 
 
 def _wrong(call: ast.Call, used: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -204,7 +201,8 @@ def _wrong(call: ast.Call, used: Mapping[str, Any]) -> tuple[str, str] | None:
         case ast.Attribute(value=ast.Name(id=name), attr=method) if method in _METHODS and name in used:
             return _wrong_log_call(call) if used[name] is logging or isinstance(used[name], logging.Logger) else None
         case ast.Attribute(value=ast.Name(id=name), attr=method) if method in _STARTERS:
-            return _wrong_start(call, name) if inspect.isfunction(used.get(name)) else None
+            is_plain = inspect.isfunction(used.get(name)) and not hasattr(used[name], method)
+            return _wrong_start(call, name) if is_plain else None
     return None
 
 
@@ -218,7 +216,7 @@ def _wrong_start(call: ast.Call, name: str) -> tuple[str, str]:
 
 def _wrong_arguments(call: ast.Call, kind: type) -> tuple[str, str] | None:
     """Return what is wrong with a call of a class of the runner by the names of its arguments."""
-    if kind is RetryLater and call.args and _is_reason(call.args[0]):
+    if kind is RetryLater and len(call.args) == 1 and _is_reason(call.args[0]):
         keywords = [ast.keyword("reason", call.args[0]), *call.keywords]
         found = _wrong_arguments(ast.Call(call.func, [], keywords), kind)
         if found is None and not any(item.arg == "after" for item in call.keywords):

@@ -69,6 +69,7 @@ from runner.pipeline.signature import (
 from runner.pipeline.spec_checks import check_names
 from runner.pipeline.topic_patterns import matches
 from runner.pipeline.topology import Topology, merge_topologies
+from runner.redaction import mask_passwords
 from runner.schedule import Cron, Every, Schedule
 from runner.units import parse_address
 
@@ -420,9 +421,9 @@ class _Resolver:
         if spec.run_in == "process" and handler.resources:
             name = handler.resources[0]
             message = f'"{spec.handler}" takes the resource "{name}", which exists only in this process'
-            resource = self._spec.resources[name]
-            given = ", ".join(f"{key}={value!r}" for key, value in resource.with_.items())
-            made = f"{name} = {resource.factory.rpartition(':')[2]}({given})".replace("'", '"')
+            resource, hidden = self._spec.resources[name], self._variables(("resources", name))
+            given = ", ".join(f"{key}={'…' if key in hidden else repr(it)}" for key, it in resource.with_.items())
+            made = mask_passwords(f"{name} = {resource.factory.rpartition(':')[2]}({given})".replace("'", '"'))
             help_text = f"write `{made}` at the top of its module, in place of the parameter, or run it in a thread"
             self._note("bad-run-in", (*path, "run_in"), message, help_text)
 

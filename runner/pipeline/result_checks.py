@@ -17,6 +17,8 @@ from runner.pipeline.model import Handler, Pipeline
 from runner.pipeline.schema_checks import result_mismatches
 from runner.pipeline.signature import payload_type, result_annotation, returned_value, returns_nothing
 
+_LISTS = (list, tuple, set)
+
 
 def missing_results(
     loaded: PipelineFile, path: KeyPath, spec: SubscriberSpec | ProducerSpec, handler: Handler
@@ -59,7 +61,9 @@ def unfit_results(
 def unread_lists(loaded: PipelineFile, pipeline: Pipeline) -> Iterator[Problem]:
     """Yield the lists that a handler returns for a queue or an event whose readers take one object."""
     spec = loaded.spec or loaded.recovered
-    assert spec is not None  # of a pipeline that could be resolved
+    found = {item.name: get_origin(result_annotation(item.handler)) for item in pipeline.subscribers}
+    if spec is None or not {*found.values()} & {*_LISTS}:
+        return
     readers = {
         source: kind
         for item in pipeline.subscribers
@@ -67,13 +71,13 @@ def unread_lists(loaded: PipelineFile, pipeline: Pipeline) -> Iterator[Problem]:
         for source in spec.subscribers[item.name].from_
     }
     for item in pipeline.subscribers:
-        found = result_annotation(item.handler)
-        if item.handler.kind not in ("function", "coroutine") or get_origin(found) not in (list, tuple, set):
+        kind = found[item.name]
+        if item.handler.kind not in ("function", "coroutine") or kind not in _LISTS:
             continue
         for target in spec.subscribers[item.name].to:
             if target.name in readers:
                 one = readers[target.name].__name__
-                message = f'"{item.handler.path}" returns a {get_origin(found).__name__}, which is one message, and '
+                message = f'"{item.handler.path}" returns a {kind.__name__}, which is one message, and '
                 message += f'the reader of "{target.name}" takes one {one}'
                 help_ = "write `yield` for each of its items in place of `return`: each becomes a message"
                 yield loaded.problem("schema-mismatch", ("subscribers", item.name, "to"), message, help_)

@@ -80,6 +80,8 @@ def ask(order: dict) -> None:
         raise RetryLater("the carrier is busy", countdown=1)
     if order["lost"]:
         raise RetryLater("the carrier is away")
+    if order["odd"]:
+        raise RetryLater("1m", f"the carrier has no {order['odd']} parcels")
 
 
 def register(order: dict) -> None:
