@@ -13,6 +13,7 @@ from runner.config.suite_spec import PublishSpec
 from runner.errors import PublishFailed, RunnerError
 from runner.message import Publish, PublishOptions
 from runner.runtime.resources import ResourceFailed
+from runner.schedule import Cron
 from runner.testing.engine import CALL_TIMEOUT_S, Engine
 from runner.testing.expectations import UNMET, Comparison, Failure
 from runner.testing.records import Record
@@ -103,14 +104,21 @@ class _Run:
                 self._advance_to(self._case.run_for)
         except RunnerError as error:
             yield self._failure(() if self._case.run_for is None else ("run_for",), error)
-        waiting = [
-            producer.name for pipeline in self._engine.pipelines for producer in pipeline.producers if producer.schedule
-        ]
-        help_ = f'"{waiting[0]}" waits for its time: add `run_for:`, as in `run_for: 24h`' if waiting else ""
-        help_ = "" if self._case.run_for is not None else help_
         comparison = Comparison(self._file, self._path, self._engine.records, self.start)
         for failure in comparison.failures(self._case.expect):
-            yield replace(failure, problem=replace(failure.problem, help=help_)) if not failure.story else failure
+            help_ = self._about_schedules(failure)
+            yield replace(failure, problem=replace(failure.problem, help=help_)) if help_ else failure
+
+    def _about_schedules(self, failure: Failure) -> str:
+        """Return the help for what a schedule does at another time than the test expects, "" if that is not why."""
+        producers = [producer for pipeline in self._engine.pipelines for producer in pipeline.producers]
+        waiting = [producer.name for producer in producers if producer.schedule]
+        by_utc = [item.name for item in producers if isinstance(item.schedule, Cron) and item.schedule.zone is None]
+        if waiting and not failure.story and self._case.run_for is None:
+            return f'"{waiting[0]}" waits for its time: add `run_for:`, as in `run_for: 24h`'
+        if by_utc and failure.problem.path.endswith(".at"):
+            return f'"{by_utc[0]}" runs by UTC: add `timezone:` to it, as in `timezone: Europe/Berlin`, for local times'
+        return ""
 
     def _publishing(self, message: PublishSpec) -> Coroutine[Any, Any, object]:
         """Return the publication of a message; an answer is not waited for."""

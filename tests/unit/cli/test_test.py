@@ -255,6 +255,21 @@ def test_a_schedule_that_was_not_waited_for_is_named(run: Run) -> None:
     assert 'help: "remind" waits for its time: add `run_for:`, as in `run_for: 24h`' in result.output
 
 
+def test_a_schedule_by_utc_is_named_where_the_time_differs(run: Run) -> None:
+    """A test that expects local times; other differences of the message are not about it."""
+    case = """
+  a reminder comes at six in Madrid:
+    now: 2026-01-15T00:00:00Z
+    run_for: 12h
+    expect: {{published: [{{to: order.shipped, {expected}}}]}}
+"""
+    result = run(case.format(expected='at: "2026-01-15T06:00:00+01:00"'))
+    assert result.exit_code == 1
+    said = '"remind" runs by UTC: add `timezone:` to it, as in `timezone: Europe/Berlin`, for local times'
+    assert f"help: {said}" in result.output
+    assert said not in run(case.format(expected="times: 7")).output
+
+
 def test_fail_under_compares_the_coverage(run: Run) -> None:
     """What is exactly reached passes."""
     assert run(PASSES, "--fail-under", "50").exit_code == 0
