@@ -115,7 +115,8 @@ def echo_totals(report: RunReport, *, is_memory: bool = False) -> int:
     for name in report.failed_producers:
         echo_error(f"producer {name} failed and was not restarted")
     if report.idle_unknown_reason:
-        hint = "pass the management API's URL: --management http://host:15672"
+        hint = "pass the management API's URL: --management http://host:15672; "
+        hint += "`rabbitmq-plugins enable rabbitmq_management` starts it"
         echo_error(f"it is not known whether anything is left to do: {report.idle_unknown_reason}", hint)
     is_clean = not (report.unfinished or report.left_in_memory or report.failed_producers or report.idle_unknown_reason)
     return 0 if is_clean else 1

@@ -94,6 +94,13 @@ def shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value) or '""'
 
 
+LOCKED = "is exclusive to another connection"
+LOCKED_HINT = (
+    "give the queue another name, stop the connection that holds it, or remove `exclusive: true` if the queue on the "
+    "broker is not exclusive"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ExistingItem:
     """What is known of an exchange or queue that exists.

@@ -244,7 +244,10 @@ async def test_an_exclusive_owner_is_named_as_a_difference(here: Project, other:
     channel = other.channel
     channel.queue_declare(here.name("work"), exclusive=True)
     runner = await here.do("plan", "--detailed-exitcode", code=2)
-    assert f'~ queue "{here.name("work")}" is exclusive to another connection' in runner.stdout
+    assert f'~ queue "{here.name("work")}" is exclusive to another connection\n' in runner.stdout
+    runner = await here.do("up", code=69)
+    assert f'error: queue "{here.name("work")}" is exclusive to another connection\n' in runner.stderr
+    assert "help: give the queue another name, stop the connection that holds it, or remove" in runner.stderr
 
 
 async def test_without_the_right_to_compare_that_is_said(here: Project, managed: Broker, other: Foreign) -> None:

@@ -15,6 +15,7 @@ from runner.errors import BrokerUnavailable, PublishFailed, TopologyMismatch
 from runner.message import Address, Envelope
 from runner.pipeline.topology import Queue, Topology
 from runner.transports.base import DeclareResult, OnDelivery, OnTransportEvent, SubscriptionOptions
+from runner.transports.broker_state import LOCKED, LOCKED_HINT
 from runner.transports.leadership import Candidate
 from runner.transports.memory.dead_letters import DeathReason, dead_letter_envelope, is_cycle, read_deaths
 from runner.transports.memory.delivery_scheduler import DeliveryScheduler
@@ -108,7 +109,7 @@ class MemoryBroker:
         queues = self._router.queues
         for queue in topology.queues:
             if self._owners.get(queue.name, session) is not session:
-                raise TopologyMismatch(f'queue "{queue.name}" is exclusive to another connection')
+                raise TopologyMismatch(f'queue "{queue.name}" {LOCKED}', LOCKED_HINT)
         check_topology(topology, self._router.exchanges, {name: queue.definition for name, queue in queues.items()})
         new_exchanges = [exchange for exchange in topology.exchanges if exchange.name not in self._router.exchanges]
         new_queues = [self._make(queue) for queue in topology.queues if queue.name not in queues]

@@ -19,7 +19,7 @@ from runner.errors import BrokerUnavailable, TopologyMismatch
 from runner.pipeline.topology import ABSENT_HINT, Binding, Exchange, Queue, Topology, wait_topology
 from runner.tasks import map_concurrently
 from runner.transports.base import DeclareResult, OnTransportEvent, TransportEvent
-from runner.transports.broker_state import ExistingItem, absence_text
+from runner.transports.broker_state import LOCKED, LOCKED_HINT, ExistingItem, absence_text
 from runner.transports.rabbitmq.aiormq_workarounds import CHANNEL_ERRORS
 from runner.transports.rabbitmq.channels import (
     bind,
@@ -135,6 +135,8 @@ class TopologyCheck:
         """Return what to do about the differences."""
         if all(line.endswith(" does not exist") for line in self.differences):
             return ABSENT_HINT
+        if all(line.endswith(LOCKED) for line in self.differences):
+            return LOCKED_HINT
         return (
             "arguments of an existing queue or exchange cannot change: write what the broker has into the pipeline, "
             "set `declare: false` if another program owns it, or let `runner apply --recreate NAME` recreate a queue"

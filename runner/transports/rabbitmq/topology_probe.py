@@ -24,7 +24,7 @@ from aiormq.exceptions import (
 
 from runner.pipeline.topology import Exchange, Queue
 from runner.transports.amqp_limits import MAX_SHORT_BYTES
-from runner.transports.broker_state import Difference, ExistingItem
+from runner.transports.broker_state import LOCKED, Difference, ExistingItem
 from runner.transports.rabbitmq.aiormq_workarounds import ShortString
 from runner.transports.rabbitmq.channels import (
     RPC_S,
@@ -95,10 +95,8 @@ class TopologyProbe:
             return await self._compare("queue", queue, declare_queue, seen)
         except ChannelNotFoundEntity:
             return None
-        except ChannelLockedResource as locked:
-            return ExistingItem(
-                remark=f'queue "{queue.name}" is exclusive to another connection: {reply_of(locked)}', is_locked=True
-            )
+        except ChannelLockedResource:
+            return ExistingItem(remark=f'queue "{queue.name}" {LOCKED}', is_locked=True)
         except ChannelAccessRefused as refusal:
             return _hidden("queue", queue.name, refusal)
 
