@@ -10,16 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.config.messages import texts
+from runner.config.messages import closest, texts
 from runner.errors import Reject, RetryLater
 from runner.outcome import ErrorInfo, RemoteError, ResultFailed, RetryPolicy, error_text, error_type, flatten_errors
 from runner.tables import filled
 
 _RUNNER_FOLDER = str(Path(__file__).resolve().parent.parent)
 _LIBRARIES = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
-
+_FOREIGN = (_RUNNER_FOLDER, *_LIBRARIES, "<")
+"""Where the files of code begin that is not the user's."""
 
 _MAX_CAUSES = 10
+_MAX_DICTS = 100
+"""How many dicts of a function, and keys of each, are compared with a key that is missing."""
 
 
 class RemoteTraceback(NamedTuple):
@@ -64,6 +67,8 @@ def error_hint(error: BaseException | None, policy: RetryPolicy | None = None) -
             return {"hint": filled(hint, match.groupdict())}
     if isinstance(error, KeyError) and (name := _missing_variable(error)):
         return {"hint": f"set the variable {name}: `export {name}=…`, or in a file that --env-file names"}
+    if isinstance(error, KeyError) and (near := _near_key(error)):
+        return {"hint": f'did you mean ["{near}"]?'}
     if isinstance(error, RetryLater) and isinstance(error.__cause__ or error.__context__, Reject):
         return {"hint": "`except Exception` catches Reject, too: write `except Reject: raise` before it"}
     items = () if error is None or policy is None or isinstance(error, ResultFailed) else flatten_errors(error)
@@ -83,9 +88,23 @@ def _missing_variable(error: KeyError) -> str:
     return str(error.args[0]) if is_environ and error.args else ""
 
 
+def _near_key(error: KeyError) -> str:
+    """Return the key of a dict in the failing function that a missing one may mean, "" if there is none near."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = error.args[0] if error.args else None
+    if trace is None or not isinstance(name, str) or trace.tb_frame.f_code.co_filename.startswith(_FOREIGN):
+        return ""
+    dicts = [value for value in trace.tb_frame.f_locals.values() if type(value) is dict]
+    dicts += [inner for value in dicts for inner in value.values() if type(inner) is dict]
+    names = [[key for key in found if isinstance(key, str)] for found in dicts[:_MAX_DICTS] if name not in found]
+    return next(filter(None, (closest(name, keys[:_MAX_DICTS]) for keys in names)), "")
+
+
 def innermost_user_location(frames: Sequence[traceback.FrameSummary]) -> str | None:
     """Return `file:line` of the innermost frame in the user's code; None if there is none."""
-    own = [frame for frame in frames if not frame.filename.startswith((_RUNNER_FOLDER, *_LIBRARIES, "<"))]
+    own = [frame for frame in frames if not frame.filename.startswith(_FOREIGN)]
     return f"{_relative_path(own[-1].filename)}:{own[-1].lineno}" if own else None
 
 

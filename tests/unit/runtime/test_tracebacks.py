@@ -169,6 +169,21 @@ async def test_a_cause_that_is_hidden_and_a_circle_of_causes() -> None:
     assert traceback_text(error).count("KeyError: 'order'") == 1
 
 
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("email", {"hint": 'did you mean ["mail"]?'}), ("totl", {"hint": 'did you mean ["total"]?'}), ("x", {})],
+)
+def test_a_key_that_is_nearly_there_is_named(key: str, hint: dict[str, str]) -> None:
+    """In a dict of the function, or in one inside of it. The values stay out."""
+
+    def handle(order: dict[str, Any]) -> object:
+        return order["customer"][key] if key != "totl" else order[key]
+
+    with pytest.raises(KeyError) as caught:
+        handle({"total": "S3CR3T", "customer": {"mail": "S3CR3T"}})
+    assert error_hint(caught.value) == hint
+
+
 def test_a_rejection_that_becomes_a_retry_is_told_so() -> None:
     """`except Exception` in a handler catches it; another error that becomes a retry is as it should be."""
 
